@@ -17,7 +17,8 @@ import (
 	"clawker-fw/internal/start"
 )
 
-// statusVariable names the verb whose privileges a child of this test says, instead of doing what it is told.
+// statusVariable names a verb. A child of this test prints its status with that verb's privileges, instead of
+// running it.
 const statusVariable = "FWCTL_TEST_VERB"
 
 func TestMain(m *testing.M) {
@@ -40,8 +41,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// Each verb runs with the capabilities that it needs, on every thread, and no program gets back what it has given up. Only those
-// that drop privileges by themselves, and agents' attempts, begin with all that their container has.
+// Each verb runs with the capabilities that it needs, on every thread, and no program regains a dropped one. Only
+// verbs that drop privileges themselves, and agents' attempts, start with all of their container's.
 func TestPrivileges(t *testing.T) {
 	must.BeRoot(t, "to have capabilities that can be given up")
 	const chown, setUID, netAdmin, netRaw = 1 << 0, 1 << 7, 1 << 12, 1 << 13
@@ -70,7 +71,7 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
-// Without a verb, and with one that there is not, the error lists all verbs. What fwctl starts by itself is among them.
+// Without a verb, or with an unknown one, the error lists all verbs, including those that fwctl starts itself.
 func TestVerbs(t *testing.T) {
 	for _, arguments := range [][]string{nil, {"dance"}} {
 		if err := run(arguments); err == nil || !strings.Contains(err.Error(), help()) {
@@ -91,7 +92,7 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
-// Evidence is given to probe as JSON, before or after its other arguments.
+// Probe accepts evidence as JSON, before or after its other arguments.
 func TestReadEvidence(t *testing.T) {
 	want := serving.Evidence{"listeners": {State: "s", Digest: "d"}}
 	given := `known={"listeners":{"state":"s","digest":"d"}}`

@@ -17,7 +17,7 @@ import (
 	"clawker-fw/internal/serving"
 )
 
-// What fwctl prints is what protocol.json says, key by key: the client is tested against the same answers.
+// fwctl prints the keys in protocol.json. The client is tested against the same answers.
 func TestProtocol(t *testing.T) {
 	content := must.Get[[]byte](t)(os.ReadFile("protocol.json"))
 	var described struct {

@@ -42,8 +42,8 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// Agents learn who has the service address now, and the address of a container, whether or not they take what nobody has
-// asked for. So does a gateway that has never heard of an address.
+// Agents learn the new holder of the service address, and the MAC address of a container, even if they ignore
+// gratuitous requests. So does a gateway that has never heard of an address.
 func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 	for _, drops := range []string{"0", "1"} {
 		nettest.InNetwork(t)
@@ -90,7 +90,8 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 	}
 }
 
-// A claim without an interface is an error and leaves no record, with which the container would never start again.
+// A claim without an interface is an error and leaves no record, which would keep the container from starting
+// again.
 func TestClaimThatFails(t *testing.T) {
 	nettest.InNetwork(t)
 	elsewhere := boot.Address{Address: netip.MustParseAddr("10.215.0.53"), Subnet: netip.MustParsePrefix("10.215.0.0/24")}
@@ -107,8 +108,8 @@ func TestClaimThatFails(t *testing.T) {
 	}
 }
 
-// A released address is on the loopback interface, where ARP does not find it, and its record is removed. It can be claimed and
-// released again, and to do either once more changes nothing.
+// A released address is on the loopback interface, where ARP does not find it, and its record is removed. Repeated
+// claims and releases change nothing.
 func TestRelease(t *testing.T) {
 	nettest.InNetwork(t)
 	root := t.TempDir()
@@ -134,8 +135,8 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// A release without the address held changes no interface, but still removes a record. A sibling without a service address has
-// none to release.
+// A release of an address that isn't held changes no interface, but still removes a record. Envoy has no service
+// address to release.
 func TestReleaseOfNothing(t *testing.T) {
 	nettest.InNetwork(t)
 	root := t.TempDir()
@@ -180,7 +181,7 @@ func expectHolders(t *testing.T, want ...string) {
 	}
 }
 
-// arpProtocol is unix.ETH_P_ARP in the order of the network.
+// arpProtocol is unix.ETH_P_ARP in network byte order.
 const arpProtocol = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8
 
 // listenForARP opens a socket that receives ARP at the other end of an interface.

@@ -11,7 +11,7 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// answerARP lets the other end of a link answer the next ARP request for an address.
+// answerARP makes the other end of a link answer the next ARP request for an address.
 func answerARP(t *testing.T, name string) {
 	t.Helper()
 	socket := must.Get[int](t)(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ARP))))
@@ -33,7 +33,7 @@ func answerARP(t *testing.T, name string) {
 	}()
 }
 
-// Another host that answers ARP for one of our addresses is found, with its hardware address.
+// Another host that answers ARP for one of our addresses is reported, with its MAC address.
 func TestOthersWhoHaveOurAddress(t *testing.T) {
 	nettest.InNetwork(t)
 	silence(t, "agents-end", "egress-end")
@@ -51,7 +51,7 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 	}
 }
 
-// Without another holder none is found, and the probes change no ARP cache.
+// Without another holder nothing is reported, and the probes change no ARP cache.
 func TestNobodyElseHasOurAddress(t *testing.T) {
 	nettest.InNetwork(t)
 	silence(t, "agents-end", "egress-end")

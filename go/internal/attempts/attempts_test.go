@@ -62,7 +62,7 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// An alert is Envoy's refusal, and anything else in TLS is from a host.
+// An alert is Envoy's refusal, and any other TLS message is a host's.
 func TestAttemptsAtTLS(t *testing.T) {
 	for want, answer := range map[string][]byte{
 		"access denied":   {21, 3, 3, 0, 2, 2, byte(accessDenied)},
@@ -79,7 +79,7 @@ func TestAttemptsAtTLS(t *testing.T) {
 	}
 }
 
-// A host may refuse something as well as Envoy does, and only what Envoy says itself begins with our name.
+// A host may refuse as well as Envoy, and only Envoy's own words start with our name.
 func TestAttemptsInTLS(t *testing.T) {
 	for want, answer := range map[string]string{
 		"HTTP 403 of Envoy":  "HTTP/1.1 403 Forbidden\r\nContent-Length: 16\r\n\r\nclawker-fw: no\r\n",
@@ -137,7 +137,7 @@ func TestAnUnknownKindOfAttemptIsAnError(t *testing.T) {
 	}
 }
 
-// A gateway is there if it says where it is.
+// A gateway exists if it answers ARP.
 func TestGateways(t *testing.T) {
 	for want, neighbour := range map[string]netip.Addr{
 		"no gateway answers": netip.MustParseAddr("10.214.0.9"), "a gateway answers: 10.214.0.1": nettest.Gateway,

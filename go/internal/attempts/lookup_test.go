@@ -15,7 +15,7 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// resolverAt returns a resolver that asks one server, whatever the machine's files say.
+// resolverAt returns a resolver that asks one server, whatever the host's files say.
 func resolverAt(server string) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
@@ -23,7 +23,7 @@ func resolverAt(server string) *net.Resolver {
 	}}
 }
 
-// saying answers every query for an A record of a name with addresses, and denies that any other name exists.
+// saying answers every query for an A record of a name with addresses, and with NXDOMAIN for any other name.
 func saying(name string, addresses ...string) dns.HandlerFunc {
 	return func(writer dns.ResponseWriter, query *dns.Msg) {
 		question := query.Question[0]
@@ -41,7 +41,7 @@ func saying(name string, addresses ...string) dns.HandlerFunc {
 	}
 }
 
-// A lookup reports all addresses of the name itself, in order and once each, and no name of a search domain.
+// A lookup reports all addresses of the name itself, sorted and without duplicates, and ignores search domains.
 func TestLookup(t *testing.T) {
 	server := resolverAt(nettest.ServeDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
 
@@ -59,7 +59,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// An address is taken as it is: nobody is asked.
+// An address needs no query.
 func TestLookupOfAnAddress(t *testing.T) {
 	got, err := Resolve(nil, resolverAt("127.0.0.1:9"), "198.51.100.7")
 	if err != nil || got.Error != "" || len(got.Addresses) != 1 || got.Addresses[0].Address != nettest.World {
@@ -67,7 +67,7 @@ func TestLookupOfAnAddress(t *testing.T) {
 	}
 }
 
-// A name without an address is reported with the reason, which does not name the resolver.
+// A name without an address is reported with the reason, without the resolver's address.
 func TestLookupOfNothing(t *testing.T) {
 	nobody := nettest.ServeDNS(t, "udp", saying("a.test."))
 	broken := nettest.ServeDNS(t, "udp", nettest.Answering(dns.RcodeServerFailure))
@@ -83,8 +83,8 @@ func TestLookupOfNothing(t *testing.T) {
 	}
 }
 
-// The kernel says which sources may reach an address: the world both, private addresses only the exempt one, and
-// loopback, agents and Envoy itself none.
+// The kernel knows which sources reach an address: both reach the world, only the exempt one private addresses,
+// and neither loopback, agents or Envoy itself.
 func TestClosedTo(t *testing.T) {
 	nettest.InNetwork(t)
 	must.Succeed(t, kernel.Shape(nettest.NewSibling()))
@@ -109,7 +109,7 @@ func TestClosedTo(t *testing.T) {
 	}
 }
 
-// A source that is missing reaches nothing.
+// A missing source reaches nothing.
 func TestClosedToAMissingSource(t *testing.T) {
 	nettest.InNetwork(t)
 	if closed, err := closedTo(nettest.NewSibling().Tables, nettest.World); err != nil || !slices.Equal(closed, []string{"guarded", "exempt"}) {

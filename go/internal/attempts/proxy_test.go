@@ -66,8 +66,8 @@ func TestTryProxyReportsStatus(t *testing.T) {
 	}
 }
 
-// Each request has a connection of its own, from the source address of the table `proxied`. The answers come in the order of the
-// requests, although the first request is answered last.
+// Each request has its own connection, from the source address of the table `proxied`. The answers come in the
+// order of the requests, although the first request is answered last.
 func TestTryProxySendsAllRequestsAtOnce(t *testing.T) {
 	secondAnswered := make(chan struct{})
 	proxy := nettest.ServeAt(t, "tcp4", "127.0.0.1:0", func(connection net.Conn) {
@@ -94,7 +94,7 @@ func TestTryProxySendsAllRequestsAtOnce(t *testing.T) {
 	}
 }
 
-// A proxy over TLS must prove its name, to the given authorities or else to the image's.
+// A TLS proxy must prove its name, to the given CAs or else to the image's.
 func TestTryProxyOverTLS(t *testing.T) {
 	proxy := httptest.NewTLSServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		if request.Method == http.MethodConnect && request.RequestURI == "a.test:443" {
@@ -121,7 +121,7 @@ func TestTryProxyOverTLS(t *testing.T) {
 	}
 }
 
-// Without a status, the answer has the reason, and never what was sent.
+// Without a status, the answer has the reason, and nothing of the request.
 func TestTryProxyReportsWhyThereIsNoStatus(t *testing.T) {
 	closed := must.Get[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	closed.Close()
@@ -144,7 +144,7 @@ func TestTryProxyReportsWhyThereIsNoStatus(t *testing.T) {
 	}
 }
 
-// A proxy that accepts connections and says nothing, in or before TLS, costs the time of one answer.
+// A proxy that accepts connections and stays silent, in or before TLS, costs the time of one answer.
 func TestTryProxyThatIsSilent(t *testing.T) {
 	proxy := nettest.ServeAt(t, "tcp4", "127.0.0.1:0", func(connection net.Conn) {
 		_, _ = io.Copy(io.Discard, connection)
@@ -163,7 +163,7 @@ func TestTryProxyThatIsSilent(t *testing.T) {
 	}
 }
 
-// An Envoy without an upstream proxy has no address to ask from. An error about a question that can't be read repeats nothing of it.
+// An Envoy without an upstream proxy has no source address. An error about an invalid question never repeats it.
 func TestTryProxyWithoutAQuestion(t *testing.T) {
 	if _, err := TryProxy(proxiedTables[:1], math.MaxInt64, strings.NewReader("{}")); err == nil {
 		t.Error("it asked without a source address")

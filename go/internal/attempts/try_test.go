@@ -17,7 +17,7 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// trying tries a.test, which is at a place on loopback.
+// trying tries a.test, which has a loopback address.
 func trying(t *testing.T, protocol string, place netip.AddrPort) Trial {
 	t.Helper()
 	return speaking(t, protocol, place, speakers[protocol])
@@ -32,7 +32,7 @@ func speaking(t *testing.T, protocol string, place netip.AddrPort, speak *speake
 	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port(), speak, request)
 }
 
-// steps returns the steps in one line: each name, `+` or `-`, and the words of the last one.
+// String returns the steps in one line: each name, `+` or `-`, and the outcome of the last one.
 func (t Trial) String() string {
 	var names []string
 	for _, step := range t.Steps {
@@ -58,7 +58,7 @@ func TestTryTCP(t *testing.T) {
 	}
 }
 
-// Over UDP a datagram without content is sent. It fails only where no port is open.
+// Over UDP an empty datagram is sent. It fails only where no port is open.
 func TestTryUDP(t *testing.T) {
 	for _, answer := range []bool{true, false} {
 		host := must.Get[net.PacketConn](t)(net.ListenPacket("udp4", "127.0.0.1:0"))
@@ -78,8 +78,8 @@ func TestTryUDP(t *testing.T) {
 	}
 }
 
-// An attempt over TLS ends with the handshake: the host sees the server name, and no request. Over HTTP it is one
-// request without a body, with the name in `Host`.
+// An attempt over TLS ends with the handshake: the host sees the server name, and no request. Over HTTP it sends
+// one request without a body, with the name in `Host`.
 func TestTry(t *testing.T) {
 	asked := make(chan string, 8)
 	handler := http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
@@ -116,7 +116,7 @@ func TestTry(t *testing.T) {
 	}
 }
 
-// A host that refuses the handshake has been reached all the same: Envoy says nothing but that access is denied.
+// A host that refuses the handshake has still been reached: Envoy's only alert is `access_denied`.
 func TestTryOfAHostThatRefuses(t *testing.T) {
 	refusing := httptest.NewUnstartedServer(http.NotFoundHandler())
 	refusing.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -131,7 +131,7 @@ func TestTryOfAHostThatRefuses(t *testing.T) {
 	}
 }
 
-// Envoy's own alert is no answer of the host.
+// Envoy's own alert is not an answer of the host.
 func TestTryThatEnvoyRefuses(t *testing.T) {
 	place := answering(t, func(connection net.Conn) {
 		connection.Read(make([]byte, 4096))
@@ -182,7 +182,7 @@ func TestTryThatFails(t *testing.T) {
 	}
 }
 
-// What is not a name, a protocol and a port, or another container, is an error.
+// Anything except a name, a protocol and a port is an error, and so is another container.
 func TestTryThatIsNone(t *testing.T) {
 	for _, arguments := range [][]string{{}, {"a.test", "https"}, {"a.test", "ssh", "22"}, {"a.test", "http", "65536"}} {
 		if _, err := Try(nettest.NewResolver(), arguments); err == nil {
@@ -194,8 +194,8 @@ func TestTryThatIsNone(t *testing.T) {
 	}
 }
 
-// A request in TLS is made as it is written, and its status told. What ends TLS need not prove its name. Where TLS is refused, no
-// request is made.
+// A request over TLS is sent as written, and its status is reported. The TLS server need not prove its name.
+// Without TLS, no request is sent.
 func TestTryARequest(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if asked := r.Method + " " + r.RequestURI + " " + r.Host; !strings.HasPrefix(asked, "OPTIONS /v1/%2Fa?b a.test:") {
@@ -217,7 +217,7 @@ func TestTryARequest(t *testing.T) {
 	}
 }
 
-// Words that would make another request of it are none.
+// Words that would change the request are invalid.
 func TestIsRequestLine(t *testing.T) {
 	for _, words := range [][]string{{"GET", ""}, {"GET", "/ HTTP/1.1"}, {"GET\r\nX:", "/"}, {"GET", "/\xe9"}} {
 		if isRequestLine(words) {

@@ -16,7 +16,7 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// answering returns a loopback port on which a function handles each connection, which is then closed.
+// answering handles each connection to a loopback port with a function, and closes it.
 func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	t.Helper()
 	return netip.MustParseAddrPort(nettest.ServeAt(t, "tcp4", "127.0.0.1:0", serve).String())
@@ -107,7 +107,7 @@ func TestViewOnAResolver(t *testing.T) {
 	}
 }
 
-// If the file with Envoy's address can't be read, this is reported, and every health check fails.
+// An unreadable file with Envoy's address is reported, and every health check fails.
 func TestViewThatIsUnreadable(t *testing.T) {
 	root := t.TempDir()
 	all, dropped := AgentsSee(root, nettest.NewResolver(), true)
@@ -122,7 +122,7 @@ func TestViewThatIsUnreadable(t *testing.T) {
 	}
 }
 
-// Without a way to Envoy's network there is nothing to wait for. Linux has none to this address for TCP.
+// Without a route to Envoy's network there is no waiting. Linux has no TCP route to this address.
 func TestViewThatNeedNotWait(t *testing.T) {
 	begin := time.Now()
 	got, dropped := seenForAWhile(entranceAt(netip.MustParseAddrPort("255.255.255.255:80")))
@@ -134,7 +134,7 @@ func TestViewThatNeedNotWait(t *testing.T) {
 	}
 }
 
-// Whoever asks may leave Envoy out.
+// A probe may leave Envoy out.
 func TestViewWithoutEnvoy(t *testing.T) {
 	if seen, _ := AgentsSee(t.TempDir(), nettest.NewResolver(), false); len(seen) != 1 || seen["coredns"] == nil {
 		t.Errorf("got %q", seen)

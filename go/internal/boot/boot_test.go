@@ -10,7 +10,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// boot/sibling.json has a sibling's network and the proofs of its hot files.
+// boot/sibling.json has a container's network and the proofs of its dynamic files.
 func TestReadSibling(t *testing.T) {
 	root := t.TempDir()
 	must.Write(t, root, must.Tree{"boot/sibling.json": `{
@@ -53,7 +53,7 @@ func TestReadSibling(t *testing.T) {
 	}
 }
 
-// An invalid file is an error that names the file and the mistake.
+// An invalid file is an error that names the file and the invalid part.
 func TestReadSiblingErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                     "unexpected end of JSON input",

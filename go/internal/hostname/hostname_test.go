@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A host name has labels of 1 to 63 letters, digits, hyphens and underscores, in lower case once it is lowered.
+// A host name in lower case has labels of 1 to 63 letters, digits, hyphens and underscores.
 func TestLower(t *testing.T) {
 	long := strings.Repeat("a", 63)
 	for name, want := range map[string]string{

@@ -23,12 +23,12 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// sentTo returns where the tar is that a commit to a volume is sent: on no small disk.
+// sentTo returns the path of the tar for a commit, outside any small disk.
 func sentTo(root string) string {
 	return filepath.Join(os.TempDir(), "sent"+strings.ReplaceAll(root, "/", "-"))
 }
 
-// send makes what a commit is sent.
+// send writes the tar for a commit.
 func send(t *testing.T, root string, want Commit, files must.Tree) {
 	t.Helper()
 	var content bytes.Buffer
@@ -50,7 +50,7 @@ func send(t *testing.T, root string, want Commit, files must.Tree) {
 	t.Cleanup(func() { os.Remove(sentTo(root)) })
 }
 
-// commitSent commits what was sent.
+// commitSent applies the tar.
 func (v Volume) commitSent(taken func()) (Result, error) {
 	sent, err := os.ReadFile(sentTo(v.Root))
 	if err != nil {
@@ -59,12 +59,12 @@ func (v Volume) commitSent(taken func()) (Result, error) {
 	return v.Commit(int64(len(sent)), bytes.NewReader(sent), taken)
 }
 
-// commit commits what was sent, by the clock of the program.
+// commit applies the tar, by the program's clock.
 func commit(root string, program *Reader) (Result, error) {
 	return Volume{root, Resources, program, program.Clock}.commitSent(func() {})
 }
 
-// mustCommit commits what was sent, to a program that takes it.
+// mustCommit applies the tar, which the program must accept.
 func mustCommit(t *testing.T, root string) {
 	t.Helper()
 	if result, err := commit(root, StartReader(root)); err != nil || !result.Committed {
@@ -72,7 +72,7 @@ func mustCommit(t *testing.T, root string) {
 	}
 }
 
-// said returns files without their versions.
+// unversioned returns files without their versions.
 func unversioned(files must.Tree) must.Tree {
 	plain := must.Tree{}
 	for path, text := range files {
@@ -81,7 +81,7 @@ func unversioned(files must.Tree) must.Tree {
 	return plain
 }
 
-// expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
+// expectSet fails unless hot/ has exactly these files, under a new version that the record has too.
 func expectSet(t *testing.T, root string, want must.Tree, older ...string) {
 	t.Helper()
 	got := readTree(t, filepath.Join(root, "hot"))
@@ -105,7 +105,7 @@ func expectSet(t *testing.T, root string, want must.Tree, older ...string) {
 	}
 }
 
-// expectGood fails unless the good set has exactly these files, as the record says.
+// expectGood fails unless the verified set has exactly these files, as in the record.
 func expectGood(t *testing.T, root string, want must.Tree) {
 	t.Helper()
 	if got := unversioned(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(got, want) {
@@ -125,7 +125,7 @@ func intact(folder, path string) error {
 	return fits(folder, committed)
 }
 
-// expectFinished fails if a commit seems to be under way.
+// expectFinished fails if a commit seems to be running.
 func expectFinished(t *testing.T, root string) {
 	t.Helper()
 	expectAbsent(t, root, "good/next.json", "good/hot"+moving)
@@ -134,8 +134,8 @@ func expectFinished(t *testing.T, root string) {
 	}
 }
 
-// A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary
-// folders are removed.
+// A set that the program accepts is in hot/ and in the record under a new version, and becomes the verified set.
+// Temporary folders are removed.
 func TestCommitSucceeds(t *testing.T) {
 	root, _ := NewVolume(t)
 	versions := []string{Unversioned}
@@ -160,8 +160,7 @@ func TestCommitSucceeds(t *testing.T) {
 	}
 }
 
-// A commit tells that the program has taken the files once, when it has taken all of them, and before the proof. Its
-// result has the evidence.
+// A commit reports once that the program has accepted all files, before the proof. Its result has the evidence.
 func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	root, _ := NewVolume(t)
 	files := sendSet(t, root, "2", Routes, Added, Listeners)
@@ -192,7 +191,7 @@ func sendSet(t *testing.T, root, version string, paths ...string) must.Tree {
 	return files
 }
 
-// withBells returns resources that the program waits for, and what has rung since.
+// withBells returns resources with watched folders, and a function for the bells since its last call.
 func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string) {
 	t.Helper()
 	top := t.TempDir()
@@ -210,7 +209,7 @@ func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string)
 	return resources, watch(t, top, names...)
 }
 
-// The program is told of new files once for each, in the order of its resources, and so it is when they are taken back.
+// The program is notified once for each new file, in the order of its resources, and again for a rollback.
 func TestCommitRingsInOrder(t *testing.T) {
 	for _, order := range [][]string{{Routes, Added, Listeners}, {Listeners, Added, Routes}} {
 		resources, rung := withBells(t, order...)
@@ -239,7 +238,7 @@ func TestCommitRingsInOrder(t *testing.T) {
 	}
 }
 
-// watch collects the folders into which something was renamed, in order, which is what Envoy notices.
+// watch records the folders that something is renamed into, in order, which is what Envoy notices.
 func watch(t *testing.T, top string, folders ...string) func() []string {
 	t.Helper()
 	watcher := must.Get[int](t)(unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC))
@@ -264,7 +263,8 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 	}
 }
 
-// A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
+// A commit also removes files that it does not list: otherwise the set would not fit its record, and a start would
+// undo it.
 func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
 	files := sendSet(t, root, "2", Routes, Added, Listeners)
@@ -283,8 +283,9 @@ func resourceAt(path string) string {
 	return Resources[slices.IndexFunc(Resources, func(resource boot.Resource) bool { return resource.Path == path })].Name
 }
 
-// If any resource is rejected, or is not live in time, the whole set is rolled back: old contents and their record are restored,
-// and added files removed. The resource is named, and nobody is told that the files were taken.
+// If any resource is rejected, or not live in time, the whole set is rolled back: old contents and their record
+// are restored, and added files removed. The result names the resource, and the files are never reported as
+// accepted.
 func TestCommitIsRolledBack(t *testing.T) {
 	for _, path := range []string{Routes, Added, Listeners} {
 		for _, rejects := range []bool{true, false} {
@@ -320,7 +321,7 @@ func TestCommitIsRolledBack(t *testing.T) {
 	}
 }
 
-// All rejected resources are listed, always in the same order.
+// All rejected resources are listed, in a fixed order.
 func TestCommitNamesEveryRejection(t *testing.T) {
 	for range 8 {
 		root, _ := NewVolume(t)
@@ -350,7 +351,7 @@ func TestCommitIgnoresOlderRejections(t *testing.T) {
 	}
 }
 
-// Equal content from before proves nothing: it must have been loaded from the files of this commit.
+// Equal content from before proves nothing: it must be loaded from the files of this commit.
 func TestCommitNeedsTheVersion(t *testing.T) {
 	root, _ := NewVolume(t)
 	files := sendSet(t, root, "1", Routes, Listeners)
@@ -397,7 +398,7 @@ func TestCommitAsksAgain(t *testing.T) {
 	expectSet(t, root, files, Unversioned)
 }
 
-// A program that no longer answers is reported as hung, not as rejecting. The old files are restored for its restart.
+// A program that no longer answers counts as hung, not as rejecting. The old files are restored for its restart.
 func TestCommitHangs(t *testing.T) {
 	root, before := NewVolume(t)
 	files := sendSet(t, root, "2", Routes, Added, Listeners)
@@ -423,7 +424,7 @@ func TestCommitHangs(t *testing.T) {
 	}
 }
 
-// A program that rejects the new files, and no longer answers once the old ones are restored, is hung as well.
+// A program that rejects the new files, and is silent after the rollback, is hung too.
 func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 	for name, silent := range map[string]func(*Reader, must.Tree){
 		"at once":                      func(r *Reader, _ must.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
@@ -448,8 +449,8 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 	}
 }
 
-// If the files don't match commit.json, nothing is changed. The error names the file or path, but no digest, which may be a
-// secret's.
+// If the files don't match commit.json, nothing changes. The error names the file or path, but no digest, which
+// may be a secret's.
 func TestCommitVerifiesFirst(t *testing.T) {
 	cases := map[string]struct {
 		spoil func(*Commit, must.Tree)
@@ -496,7 +497,7 @@ func rename(commit *Commit, files must.Tree, path string) {
 	commit.Files[0].Path = path
 }
 
-// A program whose rejections can't be read gets no new files, because their effect could not be seen.
+// A program with unreadable rejections gets no new files, because their effect would be invisible.
 func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	root, before := NewVolume(t)
 	sendSet(t, root, "2", Routes, Listeners)
@@ -511,7 +512,7 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	expectTree(t, filepath.Join(root, "hot"), before)
 }
 
-// When the program can't be told of the new files, they are taken back.
+// If the program can't be notified of the new files, they are rolled back.
 func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
 	root, before := NewVolume(t)
 	sendSet(t, root, "2", Routes, Added, Listeners)
@@ -528,7 +529,7 @@ func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
 	expectAbsent(t, root, "good/next.json")
 }
 
-// Without a good set, the previous content of hot/ is restored, but does not count as proven: nothing starts with it.
+// Without a verified set, the previous content of hot/ is restored, but not verified: nothing starts with it.
 func TestCommitWithoutAGoodSet(t *testing.T) {
 	for name, spoil := range map[string]func(root string) error{
 		"a changed file": func(root string) error {
@@ -563,7 +564,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 	}
 }
 
-// A good set older than the last commit is never restored.
+// A verified set older than the last commit is never restored.
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	root, before := NewVolume(t)
 	_, files := Set("0", Routes, Listeners)
@@ -577,7 +578,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	expectSet(t, root, before)
 }
 
-// A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.
+// A versioned resource counts as loaded only with exactly the commit's version. Unversioned ones are skipped.
 func TestNotTaken(t *testing.T) {
 	program := StartReader(t.TempDir())
 	program.Taken = must.Tree{
@@ -598,7 +599,7 @@ func TestNotTaken(t *testing.T) {
 	}
 }
 
-// What has not loaded the commit, by version or by digest, is unhealthy with the reason.
+// A program without the committed version or digest is unhealthy, with the reason.
 func TestCheckOfSomethingElse(t *testing.T) {
 	beef := string(WithVersion([]byte(Content("1", Routes)), "beef"))
 	for name, test := range map[string]struct {

@@ -16,13 +16,13 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// inode identifies a file or folder, also after it was renamed. Numbers are used again, so its birth belongs to it.
+// inode identifies a file or folder, even after a rename. Its birth time distinguishes reused numbers.
 type inode struct {
 	number uint64
 	birth  unix.StatxTimestamp
 }
 
-// disk is what a disk has of a volume: contents of files, and entries of folders, as they were flushed last.
+// disk is the durable part of a volume: contents of files, and entries of folders, at their last flush.
 type disk struct {
 	t        *testing.T
 	contents map[inode]string
@@ -37,7 +37,7 @@ func inodeOf(t *testing.T, path string) inode {
 	return inode{got.Ino, got.Btime}
 }
 
-// flush takes over what a file or folder has now.
+// flush stores the current state of a file or folder.
 func (d *disk) flush(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -57,8 +57,8 @@ func (d *disk) flush(path string) error {
 	return err
 }
 
-// afterLoss returns what is there after a loss of power when the disk has nothing but what was flushed. A file whose
-// content was not is empty.
+// afterLoss returns the volume after a power loss, if the disk has only flushed data. A file with unflushed
+// content is empty.
 func (d *disk) afterLoss() string {
 	folder := filepath.Join(d.t.TempDir(), "lost")
 	d.write(d.root, folder)
@@ -79,8 +79,8 @@ func (d *disk) write(folder inode, to string) {
 	}
 }
 
-// afterLossOfContents returns what is there when the disk has all names, as some file systems keep those first. A file
-// whose content was not flushed is empty.
+// afterLossOfContents returns the volume after a power loss if the disk has all names, as on file systems that
+// store those first. A file with unflushed content is empty.
 func (d *disk) afterLossOfContents(root string) string {
 	folder := filepath.Join(d.t.TempDir(), "emptied")
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -99,8 +99,8 @@ func (d *disk) afterLossOfContents(root string) string {
 	return folder
 }
 
-// losing plays a scene on a volume that is completely on the disk, and returns what is there after a loss of power
-// before and after each flush, and at the end.
+// losing plays a scene on a fully flushed volume, and returns the volumes after a power loss before and after each
+// flush, and at the end.
 func losing(t *testing.T, root string, scene func()) (during, after []string) {
 	t.Helper()
 	on := &disk{t, map[inode]string{}, map[inode]map[string]inode{}, inodeOf(t, root)}
@@ -122,8 +122,8 @@ func losing(t *testing.T, root string, scene func()) (during, after []string) {
 	return during, lose()
 }
 
-// A volume that lost its power at any point of a commit starts with the set before or the new one, and once the commit
-// has said that it is committed, with the new one.
+// After a power loss at any point of a commit, the volume starts with the previous set or the new one, and with
+// the new one once the commit has reported success.
 func TestCommitLosesPower(t *testing.T) {
 	root := staged(t)
 	during, after := losing(t, root, func() {
@@ -148,7 +148,7 @@ func TestCommitLosesPower(t *testing.T) {
 	}
 }
 
-// A start makes sure that what the engine has put there is on the disk.
+// A start flushes the files from Docker.
 func TestStartLosesPower(t *testing.T) {
 	root, files := NewVolume(t)
 	_, after := losing(t, root, func() {
@@ -166,7 +166,7 @@ func TestStartLosesPower(t *testing.T) {
 	}
 }
 
-// A volume that lost its power at any point of an end starts, and then without the rules that have ended.
+// After a power loss at any point of an end, the volume starts, without the expired rules.
 func TestAnEndLosesPower(t *testing.T) {
 	root, sets := newEnding(t)
 	must.Succeed(t, StartGood(root))

@@ -12,11 +12,11 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// moment returns a clock that stands still.
+// moment returns a stopped clock.
 func moment(second int64) func() time.Time { return func() time.Time { return time.Unix(second, 0) } }
 
-// newEnding returns a volume in which set 1 is live, and becomes set 2 at second 100 and set 3 at second 200. The routes
-// are those of set 1 until the second end. It also returns the files at each of the three times.
+// newEnding returns a volume in which set 1 is live, and becomes set 2 at second 100 and set 3 at second 200. The
+// routes stay those of set 1 until the second end. It also returns the files at each of the three times.
 func newEnding(t *testing.T) (string, []must.Tree) {
 	t.Helper()
 	root := t.TempDir()
@@ -55,8 +55,8 @@ func newEnding(t *testing.T) (string, []must.Tree) {
 	return root, sets
 }
 
-// At each end the files become what was rendered for then, proven like any others, and the record and the copies as well.
-// Of several ends that have passed, the last one counts.
+// At each end the files become those rendered for that time, verified like any others, with their record and
+// copies. Of several past ends, the last one counts.
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
 	program := StartReader(root)
@@ -81,7 +81,7 @@ func TestRulesEnd(t *testing.T) {
 	expectSet(t, root, sets[2])
 }
 
-// A program that rejects the files keeps the old ones, and it is tried again.
+// A program that rejects the files keeps the old ones, and the end is retried.
 func TestAnEndThatIsRejected(t *testing.T) {
 	root, sets := newEnding(t)
 	program := StartReader(root)
@@ -96,8 +96,8 @@ func TestAnEndThatIsRejected(t *testing.T) {
 	expectSet(t, root, sets[1])
 }
 
-// No start brings back a rule that has ended meanwhile: neither with the files in place, nor with their copy after a commit
-// that died halfway.
+// No start brings back an expired rule: neither from the files in place, nor from their copy after a killed
+// commit.
 func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	for name, spoil := range map[string]func(root string){
 		"as it was": func(string) {},
@@ -123,7 +123,7 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	}
 }
 
-// Parts that are none of a file, and files that would not be what was rendered, change nothing.
+// Parts outside a file, and files with a wrong digest, change nothing.
 func TestEndsThatFitNothing(t *testing.T) {
 	for name, spoil := range map[string]func(string) string{
 		"another digest": func(text string) string { return strings.ReplaceAll(text, `"sha256":"`, `"sha256":"0`) },
@@ -145,7 +145,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 	}
 }
 
-// The supervisor knows the next end, and that it is another one by now.
+// The supervisor knows the next end, and notices a new one.
 func TestTheNextEnd(t *testing.T) {
 	root, sets := newEnding(t)
 	clock := NewDeadline(root)

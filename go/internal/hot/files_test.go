@@ -17,11 +17,11 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// secret is a hot file that only the program may read. It has a version, like Envoy's files.
+// secret is a dynamic file that only the program may read. It has a version, like Envoy's files.
 const secret = "key/key.json"
 
-// asInAContainer drops root's capabilities to open every file, as in a sibling. The thread shares nothing else with
-// others, and ends with the test.
+// asInAContainer drops root's capabilities to open every file, as in a container. The thread shares nothing else
+// with others, and ends with the test.
 func asInAContainer(t *testing.T) {
 	t.Helper()
 	must.BeRoot(t, "which can give files to others")
@@ -36,13 +36,13 @@ func asInAContainer(t *testing.T) {
 	must.Succeed(t, unix.Capset(&header, &sets[0]))
 }
 
-// own gives a file to the program, readable by it alone.
+// own makes a file the program's, readable by it only.
 func own(t *testing.T, path string) {
 	t.Helper()
 	must.Succeed(t, errors.Join(os.Chmod(path, 0o440), os.Chown(path, users.Readers, users.Readers)))
 }
 
-// expectSecret fails unless a file is still readable by the program alone, and has a set's content.
+// expectSecret fails unless only the program can still read a file, and it has a set's content.
 func expectSecret(t *testing.T, path, set string) {
 	t.Helper()
 	info := must.Get[os.FileInfo](t)(os.Stat(path))
@@ -61,7 +61,7 @@ func expectSecret(t *testing.T, path, set string) {
 	}
 }
 
-// A secret is readable by the program alone in every copy: after a start, a commit, a rejected commit and a restore.
+// Only the program can read a secret in every copy: after a start, a commit, a rejected commit and a rollback.
 func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	asInAContainer(t)
 	root := t.TempDir()

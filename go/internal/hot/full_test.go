@@ -15,7 +15,7 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// newSmallVolume returns a volume on a small disk of its own, in which set 1 was committed, and the folder above it.
+// newSmallVolume returns a volume on a small disk, in which set 1 was committed, and the folder above it.
 func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	t.Helper()
 	disk := t.TempDir()
@@ -31,7 +31,7 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	return root, disk
 }
 
-// fill fills a disk until nothing more can be written.
+// fill fills a disk completely.
 func fill(t *testing.T, disk string) {
 	t.Helper()
 	file, err := os.OpenFile(filepath.Join(disk, "filler"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -47,8 +47,8 @@ func fill(t *testing.T, disk string) {
 	}
 }
 
-// On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
-// the good set.
+// On a full disk, repeated commits of files with the same sizes succeed: the files are live, recorded, and the
+// verified set.
 func TestCommitSentOnAFullDisk(t *testing.T) {
 	root, disk := newSmallVolume(t)
 	versions := []string{Unversioned}
@@ -74,7 +74,7 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 	}
 }
 
-// A file that is gone with the last rule that it was for is removed.
+// A file that is no longer needed is removed with its last rule.
 func TestCommitSentRemovesFiles(t *testing.T) {
 	root, disk := newSmallVolume(t, Added)
 	fill(t, disk)
@@ -88,7 +88,7 @@ func TestCommitSentRemovesFiles(t *testing.T) {
 	expectGood(t, root, files)
 }
 
-// What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
+// Rejected files and files without room are rolled back; the previous set is in force, and the verified set.
 func TestCommitSentTakesBack(t *testing.T) {
 	for name, change := range map[string]func(must.Tree, *Reader){
 		"rejected": func(files must.Tree, program *Reader) {
@@ -121,7 +121,7 @@ func TestCommitSentTakesBack(t *testing.T) {
 	}
 }
 
-// A file that is gone from hot/ takes none of the last proven set with it when a commit fails there.
+// If hot/ lacks a file, a failed commit still keeps all of the last verified set.
 func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 	for _, gone := range []string{Routes, Listeners} {
 		for _, refuses := range []bool{false, true} {
@@ -149,7 +149,7 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 	}
 }
 
-// newSmallEnding returns a volume as newEnding does, on a small disk of its own, and the folder above it.
+// newSmallEnding is newEnding on a small disk. It also returns the folder above the volume.
 func newSmallEnding(t *testing.T) (string, string, []must.Tree) {
 	t.Helper()
 	root, sets := newEnding(t)
@@ -160,7 +160,7 @@ func newSmallEnding(t *testing.T) (string, string, []must.Tree) {
 	return small, disk, sets
 }
 
-// What is sent is refused unless every file is there as its digest says.
+// A tar is refused unless every file has its digest.
 func TestReadSentChecksDigests(t *testing.T) {
 	want, files := Set("2", Routes, Listeners)
 	for name, change := range map[string]func(must.Tree){

@@ -19,7 +19,7 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// spoils are ways in which hot files can differ from the last commit.
+// spoils are ways in which dynamic files can differ from the last commit.
 var spoils = map[string]func(folder string) error{
 	"a changed file": func(folder string) error {
 		return volume.WriteFile(filepath.Join(folder, Listeners), []byte(Content("x", Listeners)))
@@ -41,7 +41,7 @@ var spoils = map[string]func(folder string) error{
 	},
 }
 
-// running returns a volume in which set 1 was started, and so is the good set as well.
+// running returns a volume in which set 1 was started, and is also the verified set.
 func running(t *testing.T) (root string, files must.Tree) {
 	t.Helper()
 	root, files = NewVolume(t)
@@ -50,7 +50,7 @@ func running(t *testing.T) (root string, files must.Tree) {
 	return root, files
 }
 
-// A start with a proven set leaves it unchanged, and keeps it as the good set.
+// A start with a verified set leaves it unchanged, and keeps it as the verified set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	root, files := NewVolume(t)
 
@@ -63,7 +63,7 @@ func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
-// A set that differs from the proven one changes places with its copy before the start.
+// A start exchanges a set that differs from the verified one with its copy.
 func TestStartGoodRestores(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestStartGoodRestores(t *testing.T) {
 	}
 }
 
-// A link in place of a folder is never kept, and nothing is written where it leads.
+// A link in place of a folder is removed, and nothing is written to its target.
 func TestStartGoodFollowsNoLink(t *testing.T) {
 	root, files := running(t)
 	elsewhere := t.TempDir()
@@ -96,7 +96,7 @@ func TestStartGoodFollowsNoLink(t *testing.T) {
 	expectTree(t, elsewhere, must.Tree{})
 }
 
-// If neither the hot files nor their copy are proven, nothing starts and nothing is changed.
+// If neither the dynamic files nor their copy are verified, nothing starts and nothing changes.
 func TestStartGoodFailsClosed(t *testing.T) {
 	for name, spoil := range spoils {
 		for _, other := range []string{"a changed file", "no copy"} {
@@ -121,7 +121,7 @@ func TestStartGoodFailsClosed(t *testing.T) {
 	}
 }
 
-// Without a record that can be read, nothing starts.
+// Without a readable record, nothing starts.
 func TestStartGoodNeedsTheRecord(t *testing.T) {
 	for _, content := range []string{"", "{", "{}"} {
 		root, _ := running(t)
@@ -133,7 +133,7 @@ func TestStartGoodNeedsTheRecord(t *testing.T) {
 	}
 }
 
-// A copy that is not proven is not a good set, but does no harm while the hot files are proven.
+// An unverified copy does no harm while the dynamic files are verified.
 func TestStartGoodRenewsTheCopy(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestStartGoodRenewsTheCopy(t *testing.T) {
 	}
 }
 
-// dying is the variable that has this test binary play a scene in which a child changes a volume and is killed meanwhile.
+// dying is the variable that makes this test binary play a scene, in which a child changes a volume and is killed.
 const dying = "FWCTL_TEST_DYING"
 
 func TestMain(m *testing.M) {
@@ -207,8 +207,8 @@ func dies(t *testing.T, scene string, change int) bool {
 	return stopped(t, scene, change, func(child int) error { return unix.Kill(child, unix.SIGKILL) })
 }
 
-// stopped plays a scene in a child and does something to it before its nth change. It returns false if there are fewer
-// changes.
+// stopped plays a scene in a child and stops it before its nth change for a function. It returns false if there
+// are fewer changes.
 func stopped(t *testing.T, scene string, change int, do func(child int) error) bool {
 	t.Helper()
 	runtime.LockOSThread() // tracing is a matter of threads
@@ -270,7 +270,7 @@ func dead(t *testing.T, what string, volume func(t *testing.T) string, check fun
 	}
 }
 
-// staged returns a volume in which set 1 is live and the good set, and set 2 is sent with an additional file.
+// staged returns a volume in which set 1 is live and verified, and set 2 is sent with an additional file.
 func staged(t *testing.T) string {
 	t.Helper()
 	root, _ := running(t)
@@ -278,7 +278,7 @@ func staged(t *testing.T) string {
 	return root
 }
 
-// proven returns the set that a volume's record has as proven: 1 or 2.
+// proven returns the set that a volume's record has as verified: 1 or 2.
 func proven(t *testing.T, root string) must.Tree {
 	t.Helper()
 	committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
@@ -289,8 +289,8 @@ func proven(t *testing.T, root string) must.Tree {
 	return files
 }
 
-// Wherever a commit is killed, accepted or rejected: a start has the last proven set and is healthy, the next commit is
-// accepted, and a rejected one restores the proven set.
+// Wherever a commit is killed, accepted or rejected: a start has the last verified set and is healthy, the next
+// commit is accepted, and a rejected one restores the verified set.
 func TestCommitDies(t *testing.T) {
 	for _, what := range []string{"taken", "refused"} {
 		t.Run(what, func(t *testing.T) {
@@ -314,7 +314,7 @@ func TestCommitDies(t *testing.T) {
 	}
 }
 
-// Wherever a start with changed files is killed, the next start restores the proven set.
+// Wherever a start with changed files is killed, the next start restores the verified set.
 func TestStartGoodDies(t *testing.T) {
 	var files must.Tree
 	changed := func(t *testing.T) string {
@@ -352,7 +352,7 @@ func goesOn(t *testing.T, root string) {
 	expectFinished(t, root)
 }
 
-// isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
+// isRefused checks that a rejected commit of set 4 restores the verified set afterwards.
 func isRefused(t *testing.T, root string, before must.Tree) {
 	t.Helper()
 	files := sendSet(t, root, "4", Routes, Added, Listeners)

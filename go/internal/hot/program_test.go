@@ -25,14 +25,14 @@ const (
 	Added     = "policy/names.json"
 )
 
-// Resources covers every kind of proof: by version and loaded content, and by the hash of the bytes read.
+// Resources covers every kind of proof: by version and loaded content, and by the hash of the loaded bytes.
 var Resources = []boot.Resource{
 	{Name: "routes", Path: Routes, Envoy: &boot.EnvoyProof{Statistics: "routes"}},
 	{Name: "names", Path: Added, Hashed: true},
 	{Name: "listeners", Path: Listeners, Envoy: &boot.EnvoyProof{Statistics: "listeners"}},
 }
 
-// Content returns a file as clawker-fw writes it. Only Envoy's files have a version.
+// Content returns a file in clawker-fw's form. Only Envoy's files have a version.
 func Content(set, path string) string {
 	if path == Added {
 		return fmt.Sprintf(`{"names":{"%s":{}}}`, set)
@@ -71,7 +71,7 @@ func NewVolume(t *testing.T) (string, must.Tree) {
 	return root, files
 }
 
-// Reader is a program that loads hot/ whenever it is asked. It can reject, ignore or hang at certain contents.
+// Reader is a program that loads hot/ on each request. It can reject, ignore or hang at certain contents.
 type Reader struct {
 	hot     string
 	Refuses []string
@@ -98,7 +98,7 @@ func StartReader(root string) *Reader {
 	return program
 }
 
-// Clock advances only by one second with each request to the program, answered or not.
+// Clock advances by one second with each request to the program, answered or not.
 func (r *Reader) Clock() time.Time { return time.Unix(int64(r.Asked), 0) }
 
 // answers loads changed files, and reports whether the program answers this request.

@@ -55,7 +55,7 @@ func TestWithVersion(t *testing.T) {
 	}
 }
 
-// differing returns names without the wanted value, in order, and ignores names that are not wanted.
+// Differing returns the names without the expected value, in order, and ignores other names.
 func TestDiffering(t *testing.T) {
 	want := map[string]string{"d": "1", "a": "1", "b": "1", "c": "1"}
 	live := map[string]string{"a": "1", "b": "2", "c": "", "x": "1"}

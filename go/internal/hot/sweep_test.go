@@ -9,8 +9,8 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// sweep runs a scene once for each of its changes to files, on a volume that has a small disk of its own. Before that change,
-// the disk becomes full, and stays so. Then it runs a check.
+// sweep runs a scene once for each of its changes to files, on a volume on a small disk, which becomes full before
+// that change and stays full. Then it runs a check.
 func sweep(t *testing.T, what string, volume func(t *testing.T) (root, disk string), check func(t *testing.T, root string)) {
 	t.Helper()
 	points := 0
@@ -30,8 +30,8 @@ func sweep(t *testing.T, what string, volume func(t *testing.T) (root, disk stri
 	}
 }
 
-// Wherever the disk becomes full during a commit, accepted or rejected: hot/ is a proven set at once, the program serves it,
-// and a start changes nothing of that.
+// Wherever the disk becomes full during a commit, accepted or rejected: hot/ is a verified set at once, the
+// program serves it, and a start changes nothing.
 func TestCommitMeetsAFullDisk(t *testing.T) {
 	for _, what := range []string{"taken", "refused"} {
 		t.Run(what, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestCommitMeetsAFullDisk(t *testing.T) {
 	}
 }
 
-// Wherever the disk becomes full while rules end: they have ended, while the program runs and before it starts.
+// Wherever the disk becomes full while rules expire, they have expired, in a running program and before a start.
 func TestAnEndMeetsAFullDisk(t *testing.T) {
 	for _, what := range []string{"end", "end at a start"} {
 		t.Run(what, func(t *testing.T) {
@@ -79,7 +79,8 @@ func TestAnEndMeetsAFullDisk(t *testing.T) {
 	}
 }
 
-// Wherever an end of rules dies, the next one or the next start ends them, and the supervisor knows that it has to.
+// Wherever `fwctl end` is killed, the next one or the next start removes the expired rules, and the supervisor
+// starts it.
 func TestAnEndDies(t *testing.T) {
 	var sets []must.Tree
 	ending := func(t *testing.T) string {
@@ -102,7 +103,7 @@ func TestAnEndDies(t *testing.T) {
 	})
 }
 
-// A commit that has died is undone by the supervisor: the program serves the last proven set again, without a start.
+// The supervisor rolls back a killed commit: the program serves the last verified set again, without a restart.
 func TestACommitThatDiedIsUndone(t *testing.T) {
 	dead(t, "taken", staged, func(t *testing.T, root string) {
 		files := proven(t, root)

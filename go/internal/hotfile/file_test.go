@@ -13,7 +13,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// parse takes what begins with "value ".
+// parse accepts content that begins with "value ".
 func parse(content []byte) (string, error) {
 	value, ok := strings.CutPrefix(string(content), "value ")
 	if !ok {
@@ -39,7 +39,7 @@ func opened(t *testing.T) (*File[string], string) {
 	return file, path
 }
 
-// follow returns a file with the value "a", which is followed, and its path.
+// follow returns a followed file with the value "a", and its path.
 func follow(t *testing.T) (*File[string], string) {
 	t.Helper()
 	file, path := opened(t)
@@ -47,7 +47,7 @@ func follow(t *testing.T) (*File[string], string) {
 	return file, path
 }
 
-// Each change of the file is loaded, in whatever way it is made.
+// Every kind of change of the file is loaded.
 func TestFileTakesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path, content string){
 		"another file":  replace,
@@ -80,7 +80,8 @@ func TestFileTakesChanges(t *testing.T) {
 	}
 }
 
-// anotherMoment waits until a change would get a later ctime than the file has: the kernel's clock advances in steps.
+// anotherMoment waits until a change would get a later ctime than the file's: the kernel's clock advances in
+// steps.
 func anotherMoment(t *testing.T, path string) {
 	t.Helper()
 	before := Identify(path).changed
@@ -102,8 +103,8 @@ func withTimeOf(t *testing.T, path string, do func()) {
 	}
 }
 
-// An unusable file leaves the loaded value in force, is counted, and its reason is reported. The next good file is
-// loaded, even if it equals the loaded one.
+// An unusable file leaves the loaded value in force, is counted, and its reason is reported. The next usable file
+// is loaded, even if it equals the loaded one.
 func TestFileKeepsItsValue(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(t *testing.T, path string)
@@ -146,7 +147,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 	}
 }
 
-// A file that could not be read is read again although it has not changed, and counts once.
+// An unreadable file is read again even without a change, and counts once.
 func TestRefreshReadsAgainWhatCouldNotBeRead(t *testing.T) {
 	file, path := opened(t)
 	file.Refresh()
@@ -186,7 +187,7 @@ func TestFileCountsRejections(t *testing.T) {
 	}
 }
 
-// Whoever asks for what is fresh gets a change at once, also while the file is followed, and many may ask.
+// Fresh returns a change at once, even while the file is followed, and for many callers.
 func TestFreshIsWhatTheFileHasNow(t *testing.T) {
 	file, path := follow(t)
 	for number := range 100 {
@@ -205,7 +206,7 @@ func TestFreshIsWhatTheFileHasNow(t *testing.T) {
 	}
 }
 
-// A file of which nothing could be loaded has the zero value, and the reason. It is loaded once it is there.
+// A missing file has the zero value, and the reason. It is loaded once it exists.
 func TestFileThatIsNotThere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	file := New(path, parse)

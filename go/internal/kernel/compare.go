@@ -165,7 +165,7 @@ func problems(link netlink.Link) []string {
 	return differences
 }
 
-// queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Docker adds none.
+// queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Veth pairs have none.
 func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 	queues, err := netlink.QdiscList(nil)
 	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_NET_SCHED

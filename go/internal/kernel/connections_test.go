@@ -12,7 +12,8 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// A connection to a host rests once the host has answered, and is closed in an orderly way for its program. Others are not seen.
+// A connection to a host rests once the host has answered, and its program sees an orderly close. Other
+// connections are ignored.
 func TestConnections(t *testing.T) {
 	nettest.InNetwork(t)
 	rule := netlink.NewRule()

@@ -125,7 +125,7 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	return names, nil
 }
 
-// filterDifferences compares the packet filter with the one at the installation of our tables, or with none.
+// filterDifferences compares the packet filter with the one at the installation of our tables.
 func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	parts, err := readFilter(sibling.Resolver)
 	if err != nil {
@@ -245,8 +245,7 @@ func withoutCounters(expressions []byte) (remaining []byte, err error) {
 	return remaining, err
 }
 
-// elementDifferences finds elements of our sets with another limit than the rule that adds them. Elements stay in
-// use.
+// elementDifferences finds elements of our sets with another limit than their rule: a source would keep such a limit.
 func elementDifferences() (differences []string, err error) {
 	rules, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE)
 	for _, rule := range rules {

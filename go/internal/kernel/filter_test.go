@@ -19,7 +19,8 @@ import (
 
 var embedded = netip.MustParseAddr("127.0.0.11")
 
-// backends are the tables and chains of the engine's redirect. With iptables, OUTPUT and POSTROUTING jump to two others.
+// backends are the tables and chains of the engine's redirect. With iptables, OUTPUT and POSTROUTING jump to two
+// others.
 var backends = map[string]struct{ table, output, postrouting, dnat, snat string }{
 	"iptables": {"nat", "OUTPUT", "POSTROUTING", "DOCKER_OUTPUT", "DOCKER_POSTROUTING"},
 	"nftables": {"docker-dns", "dns-dnat", "dns-snat", "dns-dnat", "dns-snat"},
@@ -31,7 +32,7 @@ type engineRedirect struct {
 	chain map[string]*nftables.Chain
 }
 
-// redirectAs adds the rules of a backend, which lead to a resolver's ports. Its chains are at hooks with further priorities.
+// redirectAs adds a backend's rules, which lead to a resolver's ports. Its chains have further hook priorities.
 func redirectAs(connection *nftables.Conn, backend string, ports map[byte]uint16, further nftables.ChainPriority) engineRedirect {
 	names := backends[backend]
 	table := connection.AddTable(&nftables.Table{Name: names.table, Family: nftables.TableFamilyIPv4})
@@ -59,7 +60,7 @@ func redirectAs(connection *nftables.Conn, backend string, ports map[byte]uint16
 	return made
 }
 
-// lead adds the rules that have ports.
+// lead adds the rules with ports.
 func (r engineRedirect) lead(connection *nftables.Conn, backend string, ports map[byte]uint16) {
 	names := backends[backend]
 	for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
@@ -69,7 +70,7 @@ func (r engineRedirect) lead(connection *nftables.Conn, backend string, ports ma
 	}
 }
 
-// resolverPorts has somebody listen at the address of the engine's resolver, and returns the ports.
+// resolverPorts listens at the address of the engine's resolver, and returns the ports.
 func resolverPorts(t *testing.T) map[byte]uint16 {
 	t.Helper()
 	place := netip.AddrPortFrom(embedded, 0).String()
@@ -112,8 +113,8 @@ var snatTo53 = []expr.Any{
 	&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegProtoMin: registerOne},
 }
 
-// The redirect of each of the engine's firewall backends is known as it was when our tables were installed, and every change
-// of it is told. An engine that is started again beneath its containers leads to other ports at which it listens.
+// The redirect of each firewall backend is remembered at the installation of our tables, and every change of it is
+// reported. An engine that restarts with live containers listens at other ports.
 func TestRedirect(t *testing.T) {
 	limits := nettest.SmallLimits()
 	for backend, names := range backends {
@@ -163,7 +164,7 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// A sibling without tables of ours has no redirect.
+// A container without our tables has no redirect.
 func TestRedirectOfNobody(t *testing.T) {
 	nettest.InNetwork(t)
 	connection := must.Get[*nftables.Conn](t)(nftables.New())
@@ -175,7 +176,7 @@ func TestRedirectOfNobody(t *testing.T) {
 	}
 }
 
-// What the kernel says and can't be read is an error: never missing, and never empty.
+// Unreadable answers of the kernel are errors: never missing, and never empty.
 func TestMalformedAttributes(t *testing.T) {
 	broken := []byte{200, 0, 1, 0} // longer than it is
 	nested := attributes{{Attr: syscall.RtAttr{Type: unix.NFTA_SET_ELEM_KEY}, Value: broken}}

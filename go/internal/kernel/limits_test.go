@@ -43,8 +43,8 @@ func canDial(from netip.Addr, port int) bool {
 	return err == nil
 }
 
-// An agent with as many connections as it may have is refused another one at once. Its older ones, and those of another
-// agent, go on, and when one of its own ends there is room for another.
+// An agent at its limit of connections gets no further one. Its older ones and those of another agent continue,
+// and when one of its own ends there is room again.
 func TestConnectionsAtOnceAreLimited(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
 	port := serveEcho(t, "0.0.0.0:0")
@@ -69,7 +69,8 @@ func TestConnectionsAtOnceAreLimited(t *testing.T) {
 	})
 }
 
-// closeWait is for how many seconds the kernel's table remembers a half closed connection after its last packet.
+// closeWait is the number of seconds for which the kernel's table remembers a half-closed connection after its
+// last packet.
 const closeWait = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
 
 func rememberFor(t *testing.T, seconds int) {
@@ -80,8 +81,8 @@ func rememberFor(t *testing.T, seconds int) {
 	}
 }
 
-// A connection that an agent has half closed counts for as long as the program has it, because the kernel asks whether it is
-// still there. Without that, the kernel would forget it.
+// A half-closed connection counts while the program holds it, because keepalive refreshes the kernel's entry.
+// Without that, the kernel would forget it.
 func TestHalfClosedConnectionsCount(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
 	rememberFor(t, 2)
@@ -129,8 +130,8 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 	}
 }
 
-// A connection that an agent has half closed and does not read counts, too. Keepalive does not run then: the kernel asks the
-// agent for room, at intervals that grow to two minutes, and the table remembers for longer than that.
+// A half-closed connection whose agent does not read counts too. Keepalive does not run then: the kernel probes
+// the agent's window, at intervals up to two minutes, and the table remembers longer.
 func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
 	place := nettest.ServeAt(t, "tcp4", "0.0.0.0:0", func(connection net.Conn) { _, _ = connection.Write(make([]byte, 16<<20)) })
@@ -162,7 +163,8 @@ func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
 	}
 }
 
-// What has ended, by a reset or not, is in the table for two seconds: it counts no more, and would fill the table.
+// An ended connection, by a reset or not, is in the table for two seconds: it no longer counts, and would fill the
+// table.
 func TestEndedConnectionsAreForgotten(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.ConnectionsPerSecond, limits.Connections, limits.AllConnections = 1000, 100, 1000
@@ -178,7 +180,7 @@ func TestEndedConnectionsAreForgotten(t *testing.T) {
 			_ = connection.(*net.TCPConn).SetLinger(linger)
 			connection.Close()
 		}
-		// A listing leaves out what has expired, and removes it. Else the kernel does so when it next looks there.
+		// A listing leaves out expired entries and removes them. Otherwise the kernel does so at its next visit.
 		must.Happen(t, "an empty table", func() bool {
 			listed := must.Get[[]*netlink.ConntrackFlow](t)(netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET))
 			return len(listed) == 0 && trackedConnections(t) == 0
@@ -186,7 +188,7 @@ func TestEndedConnectionsAreForgotten(t *testing.T) {
 	}
 }
 
-// For how long half closed connections are remembered is compared.
+// The timeout of half-closed connections is compared.
 func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling, limits := nettest.NewSibling(), nettest.SmallLimits()
@@ -197,8 +199,8 @@ func TestForgettingHalfClosedConnectionsDiffers(t *testing.T) {
 	expectDifferences(t, sibling, "half closed connections are counted for 60 s without a packet, not 150")
 }
 
-// At a private address, and at a private port of each address, an agent finds a closed port, although there is a listener. Only
-// addresses without limits get in, as often as they like. The agent's other ports are open.
+// Private addresses, and private ports at each address, look closed to agents, although there is a listener. Only
+// addresses without limits may connect, at any rate. The other ports are open to agents.
 func TestPrivatePlacesAreClosedToAgents(t *testing.T) {
 	for name, limit := range map[string]func(*boot.Limits){
 		"address": func(l *boot.Limits) { l.Private = []netip.Addr{netip.MustParseAddr("10.213.8.31"), nettest.OnAgents} },
@@ -232,8 +234,8 @@ func TestPrivatePlacesAreClosedToAgents(t *testing.T) {
 	}
 }
 
-// All agents together can't have more connections than the sibling has memory for. Of these, the last quarter is for
-// agents that have few: the heaviest can't take it, and their older ones are not touched.
+// All agents together can't have more connections than fit into the container's memory. The last quarter is for
+// agents with few: the heaviest agent can't use it, and its older connections continue.
 func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.Connections, limits.AllConnections = 200, 4*fewShare
@@ -271,7 +273,7 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 	})
 }
 
-// What is kept for those that have few is limited as well.
+// The reserve for agents with few connections is limited too.
 func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.AllConnections = 4 // of which one is kept, for agents with one at most
@@ -288,7 +290,8 @@ func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
 	})
 }
 
-// An agent that begins connections faster than it may gets no answer at first, and one later; another one's are opened.
+// An agent beyond its rate of new connections gets no answer at first, and one later; another agent's connections
+// are opened.
 func TestNewConnectionsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.Connections, limits.ConnectionsPerSecond = 100, 5
@@ -318,8 +321,8 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 	})
 }
 
-// All agents together begin connections and sessions with hosts only so fast. What is dropped is not tracked, and agents are
-// still answered.
+// The rate of all agents' new connections and sessions to hosts is limited. Dropped ones are not tracked, and
+// agents still get answers.
 func TestNewConnectionsToHostsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.ConnectionsPerSecond = 2
@@ -347,7 +350,7 @@ func TestNewConnectionsToHostsAreLimited(t *testing.T) {
 	}
 }
 
-// While eight agents begin connections as fast as they can, a ninth begins some of its own at once.
+// While eight agents connect as fast as they can, a ninth can connect at once.
 func TestACalmAgentBeginsConnectionsBesideBusyOnes(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.Connections, limits.ConnectionsPerSecond, limits.QueriesPerSecond, limits.DatagramsPerSecond = 1000, 100, 0, 10_000
@@ -379,7 +382,7 @@ func TestACalmAgentBeginsConnectionsBesideBusyOnes(t *testing.T) {
 	}
 }
 
-// An address of our own has no limits.
+// Our own addresses have no limits.
 func TestOurOwnAreNotLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.ConnectionsPerSecond = 1
@@ -406,11 +409,11 @@ func TestOurOwnAreNotLimited(t *testing.T) {
 	})
 }
 
-// session sends a datagram to a port from one of its own, and returns the connection if it is sent back.
+// session sends a datagram from a new port, and returns the connection if the datagram comes back.
 const (
-	// answerWithin bounds the wait for an answer that must come: a busy machine takes its time.
+	// answerWithin limits the wait for a required answer, generously for a busy machine.
 	answerWithin = 3 * time.Second
-	// silence is how long nothing is heard of what was dropped.
+	// silence is the wait for an answer to a dropped packet.
 	silence = 300 * time.Millisecond
 )
 
@@ -430,8 +433,8 @@ func comesBack(connection net.Conn, wait time.Duration) bool {
 	return err == nil
 }
 
-// Sessions of UDP count as connections, of one agent and of all: the first datagram of one too many is dropped, and none
-// that is dropped is tracked. Those that there are go on, and so does another agent.
+// UDP sessions count as connections, of one agent and of all: the first datagram of one too many is dropped and
+// not tracked. Existing sessions continue, and so does another agent.
 func TestSessionsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
@@ -477,7 +480,7 @@ func TestSessionsAreLimited(t *testing.T) {
 	}
 }
 
-// An agent that begins sessions faster than it may gets no answer, also where nothing ever answers.
+// An agent beyond its rate of new sessions gets no answer, even without any listener.
 func TestNewSessionsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
@@ -496,7 +499,7 @@ func TestNewSessionsAreLimited(t *testing.T) {
 	}
 }
 
-// Datagrams beyond an agent's rate are dropped and counted, within a session as well; another agent's pass.
+// Datagrams beyond an agent's rate are dropped and counted, even within a session; another agent's pass.
 func TestDatagramsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 100
@@ -531,7 +534,7 @@ func TestDatagramsAreLimited(t *testing.T) {
 	}
 }
 
-// queryMany sends queries over UDP from a port each, and counts the answers. So many of them must come.
+// queryMany sends UDP queries from a new port each, and counts the answers. At least so many must arrive.
 func queryMany(t *testing.T, from netip.Addr, count, mustCome int) (answers int) {
 	t.Helper()
 	var asked []net.Conn
@@ -596,7 +599,8 @@ func trackedConnections(t *testing.T) int {
 	return must.Get[int](t)(strconv.Atoi(strings.TrimSpace(string(text))))
 }
 
-// What an agent sends to closed UDP ports is not tracked, so it can't fill the table of connections; a TCP connection is.
+// Packets to closed UDP ports are not tracked, so an agent can't fill the table of connections; a TCP connection
+// is.
 func TestOnlyTCPIsTracked(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
 	port := serveEcho(t, "0.0.0.0:0")
@@ -617,7 +621,7 @@ func TestOnlyTCPIsTracked(t *testing.T) {
 	}
 }
 
-// Over TCP, an agent's queries are slowed to its rate, however many it puts into a segment; another's pass at once.
+// Over TCP, an agent's queries are slowed to its rate, however many a segment has; another agent's pass at once.
 func TestQueriesOverTCPAreLimited(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
 	port := serveEcho(t, "0.0.0.0:53")
@@ -644,7 +648,7 @@ func TestQueriesOverTCPAreLimited(t *testing.T) {
 	})
 }
 
-// Limits that are installed again, as after a restart, are what is desired.
+// Limits that are installed again, as after a restart, have no differences.
 func TestLimitsAreIdempotent(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
@@ -659,7 +663,7 @@ func TestLimitsAreIdempotent(t *testing.T) {
 	expectDifferences(t, sibling)
 }
 
-// Nothing of IPv6 arrives or leaves, whoever has switched it on, and it is our own table that keeps it out.
+// No IPv6 packet arrives or leaves, even with IPv6 on: our own table drops it.
 func TestSixIsDropped(t *testing.T) {
 	nettest.InNetwork(t)
 	asNeighbour := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
@@ -680,7 +684,7 @@ func TestSixIsDropped(t *testing.T) {
 	}
 }
 
-// giveSix switches IPv6 on for an interface of this network, and gives it an address.
+// giveSix turns IPv6 on for an interface of this network, and adds an address.
 func giveSix(t *testing.T, name string, address netip.Addr) {
 	t.Helper()
 	setting := filepath.Join(SystemSettings, "net/ipv6/conf", name, "disable_ipv6")
@@ -707,7 +711,7 @@ func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool
 	return false
 }
 
-// What is refused is counted for each source address. That the kernel has added sources to the sets is no difference.
+// Refusals are counted for each source address. Sources that the kernel has added to the sets are no difference.
 func TestRefusalsAreCounted(t *testing.T) {
 	limits := nettest.SmallLimits()
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
@@ -733,7 +737,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	}
 }
 
-// A source whose limit is another than the rule's is reported: it keeps it as long as it sends.
+// A source with another limit than its rule is reported: it keeps that limit while it sends.
 func TestSourceWithAnotherLimit(t *testing.T) {
 	limits := nettest.SmallLimits()
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
@@ -760,7 +764,7 @@ func TestLimitDifferences(t *testing.T) {
 	chain := func(name string) *nftables.Chain {
 		return filter.chains[slices.IndexFunc(filter.chains, func(chain *nftables.Chain) bool { return chain.Name == name })]
 	}
-	// firstRule returns the first rule of a chain, as the kernel has it.
+	// firstRule returns the first rule of a chain, from the kernel.
 	firstRule := func(connection *nftables.Conn, name string) *nftables.Rule {
 		rules := must.Get[[]*nftables.Rule](t)(connection.GetRules(filter.table, chain(name)))
 		return rules[0]
@@ -850,7 +854,7 @@ func TestLimitDifferences(t *testing.T) {
 	}
 }
 
-// makeDormant sets a table's flag by which its chains are taken off their hooks. The library can't.
+// makeDormant sets the flag that disables a table's chains. The library can't.
 func makeDormant(table string) error {
 	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -876,7 +880,7 @@ func makeDormant(table string) error {
 	), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// Limits are there before the agents' interface is, and hold for it when it comes.
+// Limits exist before the agents' interface, and apply to it once it exists.
 func TestLimitsWithoutInterface(t *testing.T) {
 	nettest.InNetwork(t)
 	must.Succeed(t, netlink.LinkDel(nettest.Link(t, "agents")))
@@ -894,14 +898,14 @@ func expectFilter(t *testing.T, limits boot.Limits, want ...string) {
 	}
 }
 
-// serveEcho accepts connections for ever, and sends back whatever it reads.
+// serveEcho accepts connections forever, and sends back everything it reads.
 func serveEcho(t *testing.T, address string) int {
 	t.Helper()
 	place := nettest.ServeAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
 	return place.(*net.TCPAddr).Port
 }
 
-// dialFrom connects to the sibling from an address.
+// dialFrom connects to the container from an address.
 func dialFrom(from netip.Addr, port int) (net.Conn, error) {
 	return dialWithin(3*time.Second, from, port)
 }

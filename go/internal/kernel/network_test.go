@@ -31,7 +31,8 @@ func route(from, to netip.Addr) (netlink.Route, error) {
 	return routes[0], nil
 }
 
-// connect opens a connection from an address, as a proxy does that binds its source. Its socket is the program's user's.
+// connect opens a connection from an address, like a proxy that binds its source. Its socket belongs to the
+// program's user.
 func connect(from, to netip.Addr, port int) error {
 	unix.Setfsuid(users.Readers) // of this thread alone, which no other test has
 	defer unix.Setfsuid(os.Geteuid())
@@ -57,10 +58,10 @@ func refused(err error) bool {
 	return errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
 }
 
-// From either source, connections to its unreachable ranges fail at once, whatever listens there. The guarded source reaches the
-// world through the gateway and nothing else, not even its own machine's addresses. The exempt one reaches private addresses and
-// its own network as well, but neither agents nor ourselves. Other sources work as before: health checks reach loopback, and DNS
-// queries use the primary address.
+// From either source, connections to unreachable ranges fail at once, even with a listener. The guarded source
+// reaches only the world through the gateway, not even its own container's addresses. The exempt one also reaches
+// private addresses and its own network, but neither agents nor itself. Other sources work as before: health
+// checks reach loopback, and DNS queries use the primary address.
 func TestSources(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
@@ -98,8 +99,8 @@ func TestSources(t *testing.T) {
 	expectRoute(t, nettest.Primary, nettest.Gateway, "on")
 }
 
-// An agent reaches a program at every address of a block, and at none beside it. A neighbour on the way out that sends its
-// packets here reaches it at none of the agents' network, but at our address on its own.
+// An agent reaches a program at every address of a block, and at no other. A neighbour on the way out that routes
+// its packets here reaches it at no address of the agent network, but at our address on its own network.
 func TestBlocks(t *testing.T) {
 	neighbour := netip.MustParseAddr("10.214.0.77")
 	nettest.InNetwork(t)
@@ -141,8 +142,8 @@ func TestBlocks(t *testing.T) {
 	})
 }
 
-// The gateway's machine finds out where each source is by asking, although the guarded one has no route to it: its network
-// may ignore what nobody has asked for. What the program sends there from the guarded source still goes nowhere.
+// The gateway can resolve each source by ARP, although the guarded one has no route to it: its network may ignore
+// announcements. The program's own packets to it from the guarded source still go nowhere.
 func TestGatewayFindsSources(t *testing.T) {
 	nettest.InNetwork(t)
 	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway)
@@ -179,7 +180,7 @@ func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	}
 }
 
-// A configured network has no differences, also after it is configured again.
+// A configured network has no differences, even after it is configured again.
 func TestShapeIsIdempotent(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
@@ -197,7 +198,7 @@ func TestShapeIsIdempotent(t *testing.T) {
 func expectDifferences(t *testing.T, sibling boot.Sibling, want ...string) {
 	t.Helper()
 	nettest.Settle(t)
-	// The peers of our interfaces, which a container never has in its own namespace.
+	// The peers of our interfaces, which are never in a container's namespace.
 	want = append(want, "interface agents-end is not ours", "interface egress-end is not ours")
 	slices.Sort(want)
 	if got := Differences(sibling); !slices.Equal(got, want) {
@@ -205,7 +206,7 @@ func expectDifferences(t *testing.T, sibling boot.Sibling, want ...string) {
 	}
 }
 
-// In a network that was never configured, everything desired is missing.
+// In an unconfigured network, everything desired is missing.
 func TestUnshapedNetworkDiffers(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := nettest.NewSibling()
@@ -366,7 +367,7 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
-// withSix switches IPv6 on for loopback, which changes nothing by itself, and adds something there.
+// withSix turns IPv6 on for loopback, which is no difference, and adds something there.
 func withSix(add func(netlink.Link, *netlink.Addr) error, place string) error {
 	own, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -381,7 +382,7 @@ func withSix(add func(netlink.Link, *netlink.Addr) error, place string) error {
 	return errors.Join(os.WriteFile(name, []byte("0"), 0), add(own, address))
 }
 
-// waitForLocalSix waits until the kernel takes an address for its own.
+// waitForLocalSix waits until the kernel accepts an address as its own.
 func waitForLocalSix(place string) error {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		routes, err := netlink.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
@@ -395,7 +396,7 @@ func waitForLocalSix(place string) error {
 	}
 }
 
-// A missing interface is a difference, and so is everything that was on it.
+// A missing interface is a difference, and so is everything on it.
 func TestDifferencesWithoutInterface(t *testing.T) {
 	nettest.InNetwork(t)
 	must.Succeed(t, Shape(nettest.NewSibling()))
@@ -415,7 +416,7 @@ func TestDifferencesWithoutInterface(t *testing.T) {
 	}
 }
 
-// A sibling without tables keeps the kernel's rules as they are.
+// A container without tables keeps the kernel's rules.
 func TestShapeWithoutTables(t *testing.T) {
 	nettest.InNetwork(t)
 	sibling := boot.Sibling{Name: "coredns", Interfaces: nettest.NewSibling().Interfaces}

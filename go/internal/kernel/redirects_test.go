@@ -15,15 +15,15 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// A redirect of the gateway changes no route of ours, even where the kernel would follow it: as soon as a container that
-// has inherited forwarding switches it off, `conf.all.accept_redirects` is 1.
+// A redirect of the gateway changes no route of ours, even where the kernel would follow it: when a container with
+// inherited forwarding turns that off, `conf.all.accept_redirects` becomes 1.
 func TestRedirectsAreDropped(t *testing.T) {
 	nettest.InNetwork(t)
 	neighbour := netip.MustParseAddr("10.214.0.9")
 	asGateway := nettest.Moved(t, "egress-end", nettest.EgressNet, nettest.Gateway, neighbour)
 	nettest.Settle(t)
 	must.Succeed(t, os.WriteFile(filepath.Join(SystemSettings, "net/ipv4/conf/all/accept_redirects"), []byte("1"), 0))
-	// The kernel only follows to a gateway whose hardware address it knows.
+	// The kernel only follows to a gateway with a known MAC address.
 	known := netlink.Neigh{
 		LinkIndex: nettest.Link(t, "egress").Attrs().Index, IP: neighbour.AsSlice(), State: netlink.NUD_PERMANENT,
 		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9},
@@ -45,8 +45,8 @@ func TestRedirectsAreDropped(t *testing.T) {
 	}
 }
 
-// sendRedirect sends a redirect from the gateway to the sibling: what it has sent to a destination should go to another
-// gateway (RFC 792). It is about an echo reply, so that the kernel looks for no socket that has sent it.
+// sendRedirect sends a redirect from the gateway to the container, to another gateway for a destination (RFC 792).
+// It is about an echo reply, for which the kernel needs no socket.
 func sendRedirect(t *testing.T, destination, to netip.Addr) {
 	t.Helper()
 	socket := must.Get[int](t)(unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP))

@@ -2,7 +2,7 @@ package kernel
 
 import "testing"
 
-// Whatever the kernel copies of a datagram, what is read of it is an address and a port, or nothing.
+// Any bytes of a copied datagram are read as an address and a port, or as nothing.
 func FuzzReadRefusal(f *testing.F) {
 	header := []byte{0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 2, 10, 0, 0, 7}
 	f.Add(append(header, 1, 187, 200, 0, 0, 0, 0, 0))

@@ -13,7 +13,7 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// A kernel that has everything lacks nothing.
+// A complete kernel lacks nothing.
 func TestRequirements(t *testing.T) {
 	nettest.InNetwork(t)
 
@@ -22,7 +22,7 @@ func TestRequirements(t *testing.T) {
 	}
 }
 
-// A kernel without nf_tables is told by its first answer, and named; nobody waits for a second one.
+// A kernel without nf_tables is detected by its first answer, and named, without waiting for a second one.
 func TestWithoutNfTables(t *testing.T) {
 	limits := nettest.SmallLimits()
 	without := nftables.WithTestDial(func(requests []netlink.Message) ([]netlink.Message, error) {
@@ -39,7 +39,7 @@ func TestWithoutNfTables(t *testing.T) {
 	}
 }
 
-// A kernel that has some of nf_tables is told what else it needs, and its error is there once.
+// The error of a kernel with a part of nf_tables names the missing part once.
 func TestWithoutModules(t *testing.T) {
 	limits := nettest.SmallLimits()
 	refusing := nftables.WithTestDial(func(requests []netlink.Message) ([]netlink.Message, error) {

@@ -9,7 +9,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// Sockets that listen are read, on an address or on all of them, and other ones are not.
+// Listening sockets are read, on an address or on all of them, and others are not.
 func TestListening(t *testing.T) {
 	folder := t.TempDir()
 	must.Write(t, folder, must.Tree{
@@ -35,7 +35,7 @@ func TestListening(t *testing.T) {
 	}
 }
 
-// A list of sockets that can't be read is an error, never an empty one.
+// An unreadable list of sockets is an error, never an empty one.
 func TestUnreadableSockets(t *testing.T) {
 	folder := t.TempDir()
 	if got, err := Listening(folder, "tcp"); err == nil {

@@ -10,9 +10,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// What an agent or a name server chooses the bytes of. The seeds run with every `go test`; `go test -fuzz NAME` looks for more.
+// Bytes that an agent or a name server chooses. The seeds run with every `go test`; `go test -fuzz NAME` looks for
+// more.
 
-// Whatever is asked, there is one answer at most, and it has the id of the question and is a response.
+// Any query gets at most one answer, which has the query's id and is a response.
 func FuzzForwarder(f *testing.F) {
 	plain := packed(f, queryFor("a.rule.test."))
 	f.Add(plain, true)
@@ -59,8 +60,8 @@ func FuzzForwarder(f *testing.F) {
 	})
 }
 
-// Whatever a name server answers, Envoy is told of records of the type that it has asked for, under the name that it has
-// asked for, for no longer than they may be kept.
+// From any reply of a name server, Envoy gets only records of the requested type, under the requested name, with a
+// TTL within the limit.
 func FuzzToldOfReply(f *testing.F) {
 	whole := packed(f, resolvedTo("a.test.", "192.0.2.1", 90))
 	f.Add(whole)

@@ -17,7 +17,7 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// A forwarder that can be killed is another process: this test binary again, with this variable.
+// A forwarder that can be killed is another process: this test binary with this variable.
 const forwards = "FWCTL_TEST_FORWARDS"
 
 func TestMain(m *testing.M) {
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-// askPatiently asks until there is an answer: a process may need longer to start than a query waits. To be refused is an
-// error.
+// askPatiently asks until an answer arrives: a process may need longer to start than a query waits. A refusal is
+// an error.
 func askPatiently(server, network string, query *dns.Msg) error {
 	client := dns.Client{Net: network, Timeout: time.Second}
 	for end := time.Now().Add(20 * time.Second); ; {
@@ -40,7 +40,8 @@ func askPatiently(server, network string, query *dns.Msg) error {
 	}
 }
 
-// listenAtOnePort opens sockets for UDP and TCP at the same free port. Somebody else may have it for one of them.
+// listenAtOnePort opens sockets for UDP and TCP at the same free port, and tries again if another process has one
+// of them.
 func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
 	t.Helper()
 	for range 100 {
@@ -55,8 +56,8 @@ func listenAtOnePort(t *testing.T) (*net.UDPConn, *net.TCPListener) {
 	return nil, nil
 }
 
-// A forwarder that was killed is started with the same sockets, and what was asked meanwhile is answered then, over UDP and
-// TCP: nobody is refused.
+// A killed forwarder is restarted with the same sockets, and answers the queries since then, over UDP and TCP,
+// without refusing any.
 func TestForwarderKeepsItsSockets(t *testing.T) {
 	upstream, streams := listenAtOnePort(t)
 	defer upstream.Close()
@@ -95,7 +96,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 	}
 }
 
-// A connection that does not take its answers delays nobody else's lookups, and is ended.
+// A connection that does not read its answers delays no other lookups, and is closed.
 func TestAStreamThatIsNotRead(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	client, server := net.Pipe()
@@ -124,7 +125,7 @@ func TestAStreamThatIsNotRead(t *testing.T) {
 	}
 }
 
-// Answers that wait for one connection are bounded: one for which more wait is ended.
+// Unread answers of one connection are limited: beyond that, it is closed.
 func TestRepliesAreBounded(t *testing.T) {
 	forwarder := newForwarder(func(l *pendingLookup) (*dns.Msg, error) { return new(dns.Msg).SetReply(l.asked), nil }, func(string) string { return "" })
 	client, server := net.Pipe()

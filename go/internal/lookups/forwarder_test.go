@@ -19,7 +19,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// resolverStub is a resolver that answers when it is told to.
+// resolverStub is a resolver that answers on command.
 type resolverStub struct {
 	lock  sync.Mutex
 	asked []string
@@ -37,7 +37,7 @@ func (r *resolverStub) exchange(l *pendingLookup) (*dns.Msg, error) {
 	return nil, os.ErrDeadlineExceeded
 }
 
-// of returns where the answer for a name comes from: nothing is a resolver that is silent.
+// of returns the channel for a name's answer. Without a message, the resolver is silent.
 func (r *resolverStub) of(name string) chan *dns.Msg {
 	if r.ready[name] == nil {
 		r.ready[name] = make(chan *dns.Msg, 1)
@@ -71,13 +71,13 @@ func (r *resolverStub) count(suffix string) int {
 
 func queryFor(name string) *dns.Msg { return new(dns.Msg).SetQuestion(name, dns.TypeA) }
 
-// packed returns a message on the wire.
+// packed returns a message in wire format.
 func packed(t testing.TB, message *dns.Msg) []byte {
 	t.Helper()
 	return must.Get[[]byte](t)(message.Pack())
 }
 
-// unpacked reads a message.
+// unpacked parses a message.
 func unpacked(t testing.TB, message []byte) *dns.Msg {
 	t.Helper()
 	parsed := new(dns.Msg)
@@ -85,7 +85,7 @@ func unpacked(t testing.TB, message []byte) *dns.Msg {
 	return parsed
 }
 
-// resolvedTo returns the resolver's reply with an address of a name, and for how many seconds it is good.
+// resolvedTo returns the resolver's reply with an address of a name and a TTL in seconds.
 func resolvedTo(name, address string, ttl uint32) *dns.Msg {
 	resolved := new(dns.Msg).SetReply(queryFor(name))
 	header := dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: ttl}
@@ -93,12 +93,12 @@ func resolvedTo(name, address string, ttl uint32) *dns.Msg {
 	return resolved
 }
 
-// asking returns a lookup of a question, of no share.
+// asking returns a lookup of a question, without a share.
 func asking(query *dns.Msg) *pendingLookup {
 	return &pendingLookup{inquiry: inquiry{question: query.Question[0]}, asked: query}
 }
 
-// forwarderUnderTest has rules for what is below rules whose names end with `.test.`, and a clock of its own.
+// forwarderUnderTest has subtree rules for names that end with `.test.`, and its own clock.
 type forwarderUnderTest struct {
 	*forwarder
 	*resolverStub
@@ -125,7 +125,7 @@ func newForwarderUnderTest(t *testing.T) *forwarderUnderTest {
 	return under
 }
 
-// ask asks as a share, with an id. The answer is said as `id code`.
+// ask asks for a share, with an id. The answer has the form `id code`.
 func (f *forwarderUnderTest) ask(name, share string, id uint16) {
 	f.t.Helper()
 	name += share
@@ -153,7 +153,7 @@ func (f *forwarderUnderTest) expect(want string) {
 	}
 }
 
-// pass lets time pass.
+// pass advances the clock.
 func (f *forwarderUnderTest) pass(during time.Duration) {
 	f.forwarder.lock.Lock()
 	defer f.forwarder.lock.Unlock()
@@ -169,7 +169,7 @@ func (f *forwarderUnderTest) quiet() {
 	}
 }
 
-// A name that a rule names exactly is in no subtree's room, though a subtree rule is around it.
+// A rule's exact name uses no subtree's room, even below a subtree rule.
 func TestForwarderNamesWithinASubtree(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2 * lookupsOfARule {
@@ -181,7 +181,7 @@ func TestForwarderNamesWithinASubtree(t *testing.T) {
 	must.Happen(t, "only what was invented waits", func() bool { return under.count(".silent.test.") == 2*lookupsOfARule })
 }
 
-// Names without a rule are in the room of their domain, so that a silent domain is not in the way of others.
+// Names without a rule use their domain's room, so that a silent domain delays no others.
 func TestForwarderNamesWithoutARule(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	under.forwarder.rule = func(string) string { return "" }
@@ -192,8 +192,8 @@ func TestForwarderNamesWithoutARule(t *testing.T) {
 	must.Happen(t, "another domain is asked", func() bool { return under.count(".there.example.") == 1 })
 }
 
-// Exact names whose servers are silent delay neither another agent's lookups nor those of another domain, whoever asks. A
-// failure is remembered for the name that failed.
+// Exact names with silent servers delay neither another agent's lookups nor other domains, whoever asks. A failure
+// is remembered for its name.
 func TestForwarderSilentExactNames(t *testing.T) {
 	for _, hostile := range []string{"*0*.", ""} {
 		under := newForwarderUnderTest(t)
@@ -217,8 +217,8 @@ func TestForwarderSilentExactNames(t *testing.T) {
 	}
 }
 
-// An agent gets only so many new names at once, and then one after the other. Others get theirs at once, and it gets again
-// those that Envoy knows.
+// An agent gets a limited number of new names at once, and then one after the other. Others get theirs at once,
+// and the agent gets names that Envoy knows.
 func TestForwarderBoundsNewNames(t *testing.T) {
 	for _, share := range []string{"*0.", "*0*."} {
 		under := newForwarderUnderTest(t)
@@ -254,7 +254,8 @@ func TestForwarderBoundsNewNames(t *testing.T) {
 	}
 }
 
-// Envoy has no more than so many names of an agent, also if it keeps one whose server has failed since: it asks again.
+// Envoy keeps a limited number of an agent's names, even if it keeps one with a failed server, for which it asks
+// again.
 func TestForwarderBoundsKnownNames(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	shared := under.share("*0*")
@@ -280,8 +281,8 @@ func TestForwarderBoundsKnownNames(t *testing.T) {
 	under.expect("2 NOERROR")
 }
 
-// New names of all agents together come the slower, the more names of their kind Envoy has. The agent whose names have taken
-// the least of its time is served first, however many wait for others.
+// The more names of a kind Envoy has, the slower are all agents' new ones. The agent that has used the least of
+// Envoy's time comes first, however many wait for others.
 func TestForwarderBoundsNewNamesOfAll(t *testing.T) {
 	const names = 10_000
 	for kind, slow := range map[string]bool{"*": true, "": false} {
@@ -323,8 +324,8 @@ func TestForwarderBoundsNewNamesOfAll(t *testing.T) {
 	}
 }
 
-// While eight agents ask for all the names that they can, invented ones and those of rules, a neighbour that asks for 20 new
-// names a second waits for no more than a few of theirs.
+// While eight agents ask for as many names as they can, invented ones and those of rules, a neighbour with 20 new
+// names a second waits for only a few of theirs.
 func TestForwarderServesANeighbour(t *testing.T) {
 	const step, steps = 2 * time.Millisecond, 3_000
 	under := newForwarderUnderTest(t)
@@ -360,7 +361,7 @@ func TestForwarderServesANeighbour(t *testing.T) {
 	}
 }
 
-// A new name that waits for time comes by itself, when there is time.
+// A new name that waits for time starts without a further query.
 func TestForwarderWakes(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	under.now = time.Now
@@ -375,7 +376,7 @@ func TestForwarderWakes(t *testing.T) {
 	}
 }
 
-// Everyone who asks the same gets the same answer, each with its own id, and it is looked up once.
+// Identical queries get the same answer, each with its own id, from one lookup.
 func TestForwarderAnswersAll(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	under.ask("a.rule.test.", "*0.", 1)
@@ -392,7 +393,7 @@ func TestForwarderAnswersAll(t *testing.T) {
 	}
 }
 
-// One share's lookups below one rule wait for each other, and are in the way of no other rule's, share's or name's.
+// Lookups of one share below one rule wait for each other, and delay no other rule, share or name.
 func TestForwarderSharesRoom(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2 * lookupsOfARule {
@@ -421,7 +422,7 @@ func TestForwarderSharesRoom(t *testing.T) {
 	must.Happen(t, "the next", func() bool { return under.count(".silent.test.") == lookupsOfARule+3 })
 }
 
-// Envoy is told the addresses under the name that it has asked for, for as long as all of what led to them is good.
+// Envoy gets the addresses under the requested name, with the lowest TTL of the records that led to them.
 func TestForwarderTellsAddresses(t *testing.T) {
 	const asked, alias = "a.rule.test.*7.", "b.test."
 	resolved := resolvedTo(alias, "10.1.2.3", 7200)
@@ -440,7 +441,7 @@ func TestForwarderTellsAddresses(t *testing.T) {
 	}
 }
 
-// Envoy forgets the names of a share sooner if it has many of them, and others' not.
+// Envoy forgets the names of a share with many of them sooner, and no others.
 func TestForwarderKeepsFewNames(t *testing.T) {
 	for label, exact := range map[string]bool{"*1": false, "*1*": true} {
 		under := newForwarderUnderTest(t)
@@ -465,7 +466,7 @@ func TestForwarderKeepsFewNames(t *testing.T) {
 	}
 }
 
-// A name is looked up again after a minute at most, however long its answer is good.
+// A name is resolved again after at most a minute, whatever the TTL of its answer.
 func TestForwarderBoundsAnswers(t *testing.T) {
 	const day = 24 * 60 * 60
 	for _, share := range []string{"*3.", "*3*.", ""} {
@@ -482,7 +483,7 @@ func TestForwarderBoundsAnswers(t *testing.T) {
 	}
 }
 
-// Nobody but Envoy can say whose share a lookup is: no label of a name begins like that.
+// Only Envoy can set a lookup's share: no label of a name has that form.
 func TestShareOf(t *testing.T) {
 	for asked, want := range map[string][2]string{
 		"a.test.*4.": {"a.test.", "*4"}, "a.test.": {"a.test.", ""}, "*4.": {"*4.", ""}, ".": {".", ""}, "a.*4.test.": {"a.*4.test.", ""},
@@ -493,7 +494,7 @@ func TestShareOf(t *testing.T) {
 	}
 }
 
-// A name that is too long with its share's label does not exist: nobody waits for it.
+// A name that is too long with its share's label does not exist: nothing waits for it.
 func TestForwarderRefusesLongNames(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	query := []byte{0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
@@ -508,7 +509,7 @@ func TestForwarderRefusesLongNames(t *testing.T) {
 	}
 }
 
-// All rules together can't take more of a share than there is, and all shares no more than the engine's resolver bears.
+// All rules together stay within a share's limit, and all shares within the engine's resolver's.
 func TestForwarderBoundsAll(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for share := range 40 {
@@ -527,7 +528,7 @@ func TestForwarderBoundsAll(t *testing.T) {
 	}
 }
 
-// What waits for room for too long fails, also when it is asked for again; and more than so many do not wait.
+// A lookup that waits too long for room fails, even if it is repeated; and the number of waiting ones is limited.
 func TestForwarderGivesUp(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range lookupsOfARule + mostWaiting + 1 {
@@ -552,7 +553,7 @@ func TestForwarderGivesUp(t *testing.T) {
 	}
 }
 
-// A failure is remembered: for a second if the resolver says so, and for longer if it says nothing.
+// A failure is remembered: for a second if it is the resolver's, and for longer after a silence.
 func TestForwarderRemembersFailures(t *testing.T) {
 	for name, during := range map[string]time.Duration{"a.bad.test.": rememberFailure, "a.silent.test.": rememberSilence} {
 		under := newForwarderUnderTest(t)
@@ -578,7 +579,7 @@ func TestForwarderRemembersFailures(t *testing.T) {
 	}
 }
 
-// What has waited for too long is given up when there is room, and not begun: nobody waits for it any more.
+// A lookup that has waited too long fails when room appears, and does not start: nothing waits for it any more.
 func TestForwarderBeginsNothingLate(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2 * lookupsOfARule {
@@ -599,7 +600,7 @@ func TestForwarderBeginsNothingLate(t *testing.T) {
 	}
 }
 
-// Failures that are remembered are bounded.
+// Remembered failures are limited.
 func TestForwarderForgets(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2*mostRemembered + 1 {
@@ -611,7 +612,7 @@ func TestForwarderForgets(t *testing.T) {
 	}
 }
 
-// What is no query is dropped.
+// Anything except a query is dropped.
 func TestForwarderDropsJunk(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	answer := queryFor("a.rule.test.")
@@ -624,7 +625,8 @@ func TestForwarderDropsJunk(t *testing.T) {
 	}
 }
 
-// The engine's resolver gets the question and the size of answers, and no other option: it would be answered to others.
+// The engine's resolver gets the question and the answer's size, and no other option, because others get the same
+// answer.
 func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 	message := queryFor("a.rule.test.").SetEdns0(1232, false)
 	message.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "3132333435363738"}}
@@ -639,8 +641,8 @@ func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 	}
 }
 
-// A query that is not answered is repeated, and given up in time. What answers another query is not the answer, and a reply that
-// can't be read is a failure at once.
+// An unanswered query is repeated, and fails in time. An answer to another query does not count, and an unreadable
+// reply fails at once.
 func TestExchangeOverUDP(t *testing.T) {
 	server := must.Open[*net.UDPConn](t)(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0"))))
 	go func() {
@@ -684,7 +686,7 @@ func TestExchangeOverUDP(t *testing.T) {
 	}
 }
 
-// The nearest rule counts. A file that changes is read again, and one that can't be read leaves what was known.
+// The nearest rule counts. A changed file is read again, and an unreadable one changes nothing.
 func TestSubtrees(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "subtrees.json")
 	around := subtreesIn(file)
@@ -715,8 +717,9 @@ func TestSubtrees(t *testing.T) {
 	expect("x.c.test", "")
 }
 
-// The engine answers the names of containers on our networks itself, for ten minutes. What is on the agents' network is no
-// answer: it is forgotten within a second. What is on the way out is kept for a moment, and all else for a minute.
+// The engine answers for containers on our networks itself, with a TTL of ten minutes. An address on the agent
+// network is no answer, and is forgotten within a second. One on the way out is kept for a moment, and others for
+// a minute.
 func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 	for address, want := range map[string]uint32{
 		"10.213.0.2": 0, "10.214.0.2": uint32(longestTTLOfContainers / time.Second), "10.215.0.2": 60,
@@ -746,7 +749,7 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 	}
 }
 
-// The name with which Envoy shows that it can look names up has an address, and nobody else is asked for it.
+// Envoy's name for checking its lookups has an address, and is not forwarded.
 func TestKnownName(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for _, name := range []string{lookedUpAgain, strings.ToUpper(lookedUpAgain)} {

@@ -15,7 +15,7 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// shows returns a connection to a server that shows a certificate of the authority, and signs with a key.
+// shows returns a connection to a server that presents the authority's certificate, and signs with a key.
 func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 	t.Helper()
 	certificate, own := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
@@ -34,7 +34,7 @@ func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 	return must.Open[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
 }
 
-// A certificate is noted once its owner has proven to have the key, and only if the authority has signed it.
+// A certificate is noted only after its owner has proven to have the key, and only if the authority signed it.
 func TestNoting(t *testing.T) {
 	signer := newAuthority(t)
 	for what, test := range map[string]struct {

@@ -24,7 +24,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// authority signs certificates for one test.
+// authority is the CA of one test.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -68,7 +68,7 @@ func (a authority) leaf(t *testing.T, name string, use x509.ExtKeyUsage) (certif
 	return encodePEM("CERTIFICATE", signed), encodePEM("PRIVATE KEY", encoded)
 }
 
-// settingsFor returns the content of a file for a collector that the authority has certified.
+// settingsFor returns the settings for a collector with the authority's certificate.
 func (a authority) settingsFor(t *testing.T, endpoint string, change map[string]any) []byte {
 	t.Helper()
 	certificate, key := a.leaf(t, "client.test", x509.ExtKeyUsageClientAuth)
@@ -91,7 +91,7 @@ func (a authority) settings(t *testing.T, endpoint string) *Settings {
 	return settings
 }
 
-// collector is a gRPC server that keeps the requests that it gets.
+// collector is a gRPC server that keeps its requests.
 type collector struct {
 	address  string
 	server   *grpc.Server
@@ -101,7 +101,7 @@ type collector struct {
 	shakes   int             // TLS handshakes
 }
 
-// collects starts a collector that answers with the function's reply, until the test ends.
+// collects starts a collector that replies with a function's result, until the test ends.
 func (a authority) collects(t *testing.T, address string, reply func(ctx context.Context) ([]byte, error)) *collector {
 	t.Helper()
 	certificate, key := a.leaf(t, collectorName, x509.ExtKeyUsageServerAuth)
@@ -148,7 +148,7 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 
 func accepts(context.Context) ([]byte, error) { return nil, nil }
 
-// names returns the names in the records that have come.
+// names returns the names in the received records.
 func (c *collector) names() []string {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()

@@ -16,7 +16,7 @@ import (
 	"clawker-fw/internal/resolver"
 )
 
-// exporting returns an exporter that runs until the test ends, and the settings that it follows.
+// exporting returns an exporter that runs until the test ends, and its settings.
 func exporting(t *testing.T, settings *Settings) (*Exporter, *atomic.Pointer[Settings]) {
 	t.Helper()
 	var current atomic.Pointer[Settings]
@@ -33,7 +33,7 @@ func exporting(t *testing.T, settings *Settings) (*Exporter, *atomic.Pointer[Set
 	return exporter, &current
 }
 
-// adds lets records with so many names wait, and returns the names.
+// adds queues a number of records, and returns their names.
 func adds(exporter *Exporter, prefix string, count int) []string {
 	var names []string
 	for number := range count {
@@ -44,7 +44,7 @@ func adds(exporter *Exporter, prefix string, count int) []string {
 	return names
 }
 
-// Records arrive in their order, in full batches, and are counted as sent.
+// Records arrive in order, in full batches, and are counted as sent.
 func TestExport(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)
@@ -59,7 +59,7 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// New settings are used for the next batch, by a new connection, and no record is lost on the way.
+// The next batch uses new settings, over a new connection, and no record is lost.
 func TestExportFollowsSettings(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)
@@ -82,8 +82,7 @@ func TestExportFollowsSettings(t *testing.T) {
 	must.Happen(t, "a loss", func() bool { return exporter.lost.Load() == 10 })
 }
 
-// What the collector shows of itself is known as long as it is the collector that the settings name, whether or not there is
-// anything to send.
+// The collector's certificate is known while the settings name this collector, with or without records.
 func TestExportNotesTheCollector(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)
@@ -101,8 +100,7 @@ func TestExportNotesTheCollector(t *testing.T) {
 	must.Happen(t, "nothing is known", func() bool { return exporter.shown.Load() == nil })
 }
 
-// An old connection is replaced by a new one, so that a certificate that the collector has read since is noted; no
-// record is lost on the way.
+// An old connection is replaced, so that the collector's renewed certificate is noted; no record is lost.
 func TestExportConnectsAgain(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)
@@ -176,7 +174,7 @@ func TestAddToFullQueue(t *testing.T) {
 	}
 }
 
-// A collector that comes back gets records again within seconds, and those that still wait.
+// A collector that returns gets records again within seconds, including the waiting ones.
 func TestExportRecovers(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)
@@ -198,7 +196,7 @@ func TestExportRecovers(t *testing.T) {
 	}
 }
 
-// At the end, what waits is sent, unless the collector does not answer anyway.
+// At the end, the waiting records are sent, unless the collector is silent.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	signer := newAuthority(t)

@@ -16,7 +16,7 @@ import (
 	"clawker-fw/internal/resolver"
 )
 
-// attributesOf returns attributes by their keys.
+// attributesOf returns attributes by key.
 func attributesOf(all []*common.KeyValue) map[string]any {
 	values := map[string]any{}
 	for _, attribute := range all {
@@ -32,7 +32,7 @@ func attributesOf(all []*common.KeyValue) map[string]any {
 	return values
 }
 
-// A request holds the resource and each record with what was asked, what was decided and why.
+// A request has the resource, and each record has the query, the decision and its reason.
 func TestEncode(t *testing.T) {
 	at := time.Unix(1_700_000_000, 5)
 	client := netip.MustParseAddr("10.213.0.7")
@@ -66,7 +66,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// What a collector has not taken is read from its answer, which may have more fields, or be no answer at all.
+// The number of rejected records is read from the collector's answer, which may have more fields, or be invalid.
 func TestRejected(t *testing.T) {
 	partial := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 7)
 	answer := protowire.AppendString(protowire.AppendTag(nil, 9, protowire.BytesType), "more")
@@ -80,7 +80,7 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// A waiting record keeps no more of a name than its first octets.
+// A waiting record keeps only the first bytes of a name.
 func TestShortened(t *testing.T) {
 	for name, want := range map[string]string{
 		".": "", "a.test.": "a.test", strings.Repeat("x", 255) + ".": strings.Repeat("x", 255),

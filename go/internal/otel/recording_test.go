@@ -12,7 +12,7 @@ import (
 
 var agent = netip.MustParseAddr("10.213.0.7")
 
-// Each query has a record with what the policy has decided, and none has one while telemetry is off.
+// Each query has a record with the policy's decision, and none has one while telemetry is off.
 func TestRecording(t *testing.T) {
 	outcome := resolver.Outcome{Client: agent, Name: "B.test.", Type: dns.TypeA, Took: 1, Reason: "no-rule", Code: 3}
 	for _, settings := range []*Settings{nil, {sample: 0}} {

@@ -8,7 +8,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// An empty object turns telemetry off; complete settings turn it on. Every allowed query is sent unless they say less.
+// An empty object turns telemetry off, and complete settings turn it on. By default, every allowed query is sent.
 func TestParse(t *testing.T) {
 	if settings, err := Parse([]byte(" {}\n")); settings != nil || err != nil {
 		t.Errorf("off: got %v, %v", settings, err)
@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Settings that can't be used are an error that says why, and never repeats the key.
+// Invalid settings are an error with the reason, which never repeats the key.
 func TestParseErrors(t *testing.T) {
 	signer := newAuthority(t)
 	_, foreign := newAuthority(t).leaf(t, "other.test", 2)

@@ -13,7 +13,7 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// The plugin starts without settings, says so on its socket, and takes them once they are there.
+// The plugin starts without settings, reports that on its socket, and loads them once they exist.
 func TestSetup(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), must.SocketPath(t)
 	controller := caddy.NewTestController(resolver.ServerType, "otel "+path+" "+socket)

@@ -11,7 +11,8 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// The kernel knows who has an address, and since when that is another one. It knows no holder of other networks' addresses.
+// The kernel knows the holder of an address, and since when it is another one. It knows no holders in other
+// networks.
 func TestHoldersAreThoseOfTheKernel(t *testing.T) {
 	nettest.InNetwork(t)
 	link, at := nettest.Link(t, "agents"), time.Now()

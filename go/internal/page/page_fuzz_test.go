@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whatever is in a line and in a request, the page is harmless.
+// With any line and any request, the page is harmless.
 func FuzzPage(f *testing.F) {
 	f.Add([]byte(`{"name":"b.test","port":8443,"protocol":"tls","reason":"no-rule","time":"2026-11-29T12:00:01Z"}`), "/?format=json", "text/html")
 	f.Add(hostileLine(hostile, hostile), "/x?y", hostile)
@@ -22,7 +22,7 @@ func FuzzPage(f *testing.F) {
 	})
 }
 
-// What can be read as a question is the same when it is written again.
+// A readable question is the same when it is written again.
 func FuzzQuestion(f *testing.F) {
 	f.Add(question(someone, first))
 	f.Fuzz(func(t *testing.T, text string) {

@@ -25,13 +25,13 @@ import (
 
 var errAway = errors.New("away")
 
-// asks answers one request of an agent on a page whose other half knows what it is given.
+// asks answers an agent's request, with a given history from the other container.
 func asks(s *scene, other func(netip.Addr, string) (agentHistory, error), method, target string, headers ...string) *httptest.ResponseRecorder {
 	serving := serverOf(s, other)
 	return asksOf(serving, method, target, headers...)
 }
 
-// volume is that of a sibling with the text of the page, as the client writes it.
+// volume has the text of the page, as the client writes it.
 var volume = sync.OnceValue(func() string {
 	text, err := os.ReadFile("../../../templates/agents-page.txt.j2")
 	root, err2 := os.MkdirTemp("", "page")
@@ -61,7 +61,7 @@ func asksOf(serving *server, method, target string, headers ...string) *httptest
 
 func nothing(netip.Addr, string) (agentHistory, error) { return agentHistory{Since: then}, nil }
 
-// The page says what both siblings have refused to the agent that asks, the latest first, why, and what a person can do.
+// The page shows an agent's refusals by both containers, latest first, with the reasons and a person's commands.
 func TestPage(t *testing.T) {
 	s := newScene()
 	s.at = s.at.Add(time.Minute)
@@ -118,7 +118,7 @@ A person allows it, where the containers are started and not in here: ` + "`claw
 	}
 }
 
-// Until the end of observing, the page begins with it.
+// Until the end of observing, the page starts with that time.
 func TestObserving(t *testing.T) {
 	s := newScene()
 	serving := serverOf(s, nothing)
@@ -137,7 +137,7 @@ func TestObserving(t *testing.T) {
 	}
 }
 
-// A half that can't be read is told, and is not taken for one in which nothing is.
+// An unreadable part is reported, and differs from an empty one.
 func TestUnreadableIsNotEmpty(t *testing.T) {
 	away := func(netip.Addr, string) (agentHistory, error) { return agentHistory{}, errAway }
 	s := newScene()
@@ -159,7 +159,7 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 	}
 }
 
-// Nothing else is there: other paths, queries and methods are refused, as are requests of nobody knows whom, and too many.
+// Other paths, queries and methods are refused, and so are requests without an agent, and too many.
 func TestNothingElse(t *testing.T) {
 	s := newScene()
 	for _, test := range []struct {
@@ -212,7 +212,8 @@ func TestNothingElse(t *testing.T) {
 	}
 }
 
-// hostile has in it what terminals obey, what JSON escapes, what looks like a line of ours, and what is no text.
+// hostile has terminal control characters, characters that JSON escapes, a line that looks like ours, and invalid
+// text.
 const hostile = "\x1b[2J\r\n12:00:00Z dns forged.test\n  no rule (no-rule)\t\"\\ \u202egpj \u2028 é \x00 \xff\xfe <script> $(id) `id`"
 
 func hostileLine(name, path string) []byte {
@@ -225,7 +226,7 @@ func hostileLine(name, path string) []byte {
 	return text
 }
 
-// What an agent names has no effect on whoever reads the page, and can't be taken for a line of ours.
+// An agent's text can neither affect a reader's terminal nor look like our own lines.
 func TestHostileNames(t *testing.T) {
 	s := newScene()
 	s.Add(someone, hostileLine(hostile, hostile))
@@ -252,7 +253,7 @@ func checkHarmless(t *testing.T, s *scene) {
 	}
 }
 
-// Whatever fills the store, a page is short.
+// However full the store is, a page is short.
 func TestPagesAreShort(t *testing.T) {
 	s := newScene()
 	for number := range 100 {
@@ -265,7 +266,8 @@ func TestPagesAreShort(t *testing.T) {
 	}
 }
 
-// One recorder asks the other over TCP, from an address that may ask. Others get no answer, and one that is slow is given up.
+// One recorder asks the other over TCP, from an allowed address. Others get no answer, and a slow one is
+// abandoned.
 func TestTheOtherSiblingIsAsked(t *testing.T) {
 	own, stranger := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
 	s := newScene()
@@ -295,7 +297,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	}
 }
 
-// Requests that come while nobody serves the socket wait in it. It replaces one that an ended process has left.
+// Requests wait in the socket while nothing serves it. It replaces one left by an ended process.
 func TestRequestsWait(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.sock")
 	must.Succeed(t, os.WriteFile(path, nil, 0o600))
@@ -312,8 +314,8 @@ func TestRequestsWait(t *testing.T) {
 	}
 }
 
-// Connections that ask for the page with a body that never comes, or with half a request, or that don't read, take it from
-// nobody: there are answers meanwhile, and each of these connections ends.
+// Connections with an endless body, with half a request, or that don't read, block nobody: others get answers
+// meanwhile, and each of these connections ends.
 func TestStalledRequests(t *testing.T) {
 	s := newScene()
 	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(t.TempDir(), "page")))

@@ -21,7 +21,7 @@ const (
 	follows       = "02:42:0a:d5:00:07"
 )
 
-// scene is a store whose clock and kernel are the test's.
+// scene is a store with the test's clock and neighbours.
 type scene struct {
 	*Store
 	at       time.Time
@@ -40,7 +40,7 @@ func newScene() *scene {
 	return made
 }
 
-// refuse has a name refused to an agent by the resolver, now.
+// refuse has the resolver refuse a name to an agent, now.
 func (s *scene) refuse(source netip.Addr, name string) { s.refuseAt(source, name, s.wall()) }
 
 func (s *scene) refuseAt(source netip.Addr, name string, at time.Time) {
@@ -61,7 +61,7 @@ func names(history agentHistory) string {
 	return strings.Join(all, " ")
 }
 
-// An agent is told what was refused to it, equal refusals once, the latest last; and nothing about others.
+// An agent's history has its own refusals, identical ones once, latest last, and no others'.
 func TestToldIsOnesOwn(t *testing.T) {
 	s := newScene()
 	for _, name := range []string{"a.test", "b.test", "a.test"} {
@@ -80,8 +80,8 @@ func TestToldIsOnesOwn(t *testing.T) {
 	}
 }
 
-// Who gets the address of an agent that is gone is told nothing about it: neither of what was refused before, nor of what the
-// program writes down later; and is told of its own.
+// A container with a former agent's address sees neither its earlier refusals nor later lines about it, but sees
+// its own.
 func TestAddressesAreReused(t *testing.T) {
 	s := newScene()
 	s.refuse(someone, "former.test")
@@ -104,7 +104,8 @@ func TestAddressesAreReused(t *testing.T) {
 	}
 }
 
-// Where a hardware address follows from the address, so that it tells nobody apart, only the last two minutes are told.
+// Where a MAC address derives from the address, so that it identifies nobody, the history has only the last two
+// minutes.
 func TestOfTheUnsureLessIsTold(t *testing.T) {
 	for hardware, want := range map[string]string{first: "old.test:1 new.test:1", follows: "new.test:1"} {
 		s := newScene()
@@ -123,7 +124,7 @@ func TestOfTheUnsureLessIsTold(t *testing.T) {
 	}
 }
 
-// An agent that is refused much loses its own oldest refusals, and others lose none. The memory for all is bounded.
+// An agent with many refusals loses its own oldest, and others lose none. The memory for all is limited.
 func TestBounds(t *testing.T) {
 	s := newScene()
 	s.refuse(another, "quiet.test")
@@ -158,7 +159,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// Lines of each kind are read, and what is no refusal is left out.
+// Lines of each kind are read, and lines without a refusal are left out.
 func TestLinesOfEachKind(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"details":null,"flags":"-","name":"b.test","port":443,"protocol":"tls","reason":"no-rule","source":"10.213.0.7:1","time":"2026-11-29T12:00:00.000Z","upstream":null}`: "tls b.test 443 no-rule",
@@ -186,7 +187,8 @@ func TestLinesOfEachKind(t *testing.T) {
 	}
 }
 
-// However the clock is set, forwards or back, what is refused then is remembered, for as long as always and of nobody else.
+// Whenever the clock is set, forwards or back, refusals are remembered for the usual time, and only of their
+// agent.
 func TestTheClockIsSet(t *testing.T) {
 	for _, ahead := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
 		s := newScene()

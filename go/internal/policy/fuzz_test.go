@@ -14,7 +14,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// Whatever an agent asks, the answer can be sent, has an address only for what is allowed, and its record is lines of JSON.
+// For any query, the answer can be sent, has an address only for an allowed name, and its record is lines of JSON.
 // The seeds run with every `go test`; `go test -fuzz FuzzServeDNS` looks for more.
 func FuzzServeDNS(f *testing.F) {
 	for _, name := range []string{"a.test.", "x.w.test.", "evil.test.", ".", `a\000b\".test.`} {

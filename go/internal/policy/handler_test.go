@@ -53,7 +53,7 @@ func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	return Handler{source, NewRecorder(&refusals), func() time.Time { return then }, nil}, &refusals
 }
 
-// ask returns the reply to one query as it would be on the wire, and the record of it.
+// ask returns the reply to one query in wire format, and its record.
 func ask(t *testing.T, from net.Addr, query *dns.Msg) (*dns.Msg, string) {
 	t.Helper()
 	asked, refusals := handler(t)
@@ -149,7 +149,8 @@ func TestServeDNSOperations(t *testing.T) {
 	}
 }
 
-// A query with EDNS gets EDNS with our UDP size, and only then does a refusal give the reason (RFC 6891, RFC 8914).
+// A query with EDNS gets EDNS with our UDP size, and only then does a refusal have the reason (RFC 6891, RFC
+// 8914).
 func TestServeDNSExtensions(t *testing.T) {
 	for name, explanation := range map[string]string{
 		"a.test.":      "",
@@ -186,7 +187,7 @@ func TestServeDNSExtensions(t *testing.T) {
 	}
 }
 
-// Each refusal is logged as one line of JSON, with special octets in names escaped. Nothing else is logged.
+// Each refusal is logged as one line of JSON, with escaped unusual bytes in names. Nothing else is logged.
 func TestServeDNSRecordsRefusals(t *testing.T) {
 	for what, test := range map[string]struct {
 		from   net.Addr
@@ -232,7 +233,7 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 	}
 }
 
-// Whoever is told learns the decision itself: the response code does not say whether a query was refused.
+// Telemetry gets the decision itself: the response code does not tell whether a query was refused.
 func TestServeDNSTellsTheOutcome(t *testing.T) {
 	type outcome struct {
 		reason        string
@@ -268,7 +269,7 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 	}
 }
 
-// An answer that can't be sent is told in the log, and the refusal is on record: over TCP, a client need not wait for it.
+// A failure to send an answer is logged, and the refusal is recorded: over TCP, a client need not wait for it.
 func TestServeDNSErrors(t *testing.T) {
 	asked, refusals := handler(t)
 	query := new(dns.Msg)

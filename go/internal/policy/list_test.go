@@ -29,10 +29,10 @@ func parse(t *testing.T, content string) *List {
 	return list
 }
 
-// then is a time at which the example's names are asked for.
+// then is the time of the queries.
 var then = time.Unix(1_800_000_000, 0)
 
-// A name has the address of its own `at`, else of the nearest `below`, starting with its own.
+// A name has the address of its own `at`, or of the nearest `below`, starting with its own.
 func TestDecide(t *testing.T) {
 	const envoy, other, refused = "10.213.8.10", "10.213.8.11", ""
 	list := parse(t, example)
@@ -87,7 +87,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// A refusal has a reason. An address with an end is refused from that second on, whatever is above it.
+// A refusal has a reason. An address with an end is refused from that second on, whatever the names above have.
 func TestDecideReasons(t *testing.T) {
 	list := parse(t, `{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{
 "w.test":{"at":"envoy","below":"envoy"},
@@ -114,7 +114,7 @@ func TestDecideReasons(t *testing.T) {
 	}
 }
 
-// An address with a number is so many after the one that it names.
+// A number is added to the address.
 func TestDecideNumbers(t *testing.T) {
 	list := parse(t, `{"ttl":1,"addresses":{"virtual":"10.213.8.64"},"names":{
 "first.test":{"at":"virtual"},
@@ -140,7 +140,7 @@ func long(length int) string {
 	return before + ".w.test"
 }
 
-// Content that clawker-fw would not write is an error with the reason, and never a partial list.
+// Content that clawker-fw never writes is an error with the reason, and never a partial list.
 func TestParseErrors(t *testing.T) {
 	for content, want := range map[string]string{
 		``:                                "EOF",
@@ -179,7 +179,7 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// Until the end of observing, what no entry decides has Envoy's address, if it can be the name of a public host.
+// Until the end of observing, undecided names have Envoy's address, if they can be public.
 func TestObserving(t *testing.T) {
 	observed := strings.Replace(example, `{"ttl":1,`, `{"ttl":1,"observe_until":1800000060,`, 1)
 	observed = strings.Replace(observed, `"names":{`, `"names":{"local":{"below":"no-rule"},"exact.test":{"at":"no-rule"},`, 1)

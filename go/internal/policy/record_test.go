@@ -12,7 +12,7 @@ import (
 	"clawker-fw/internal/reason"
 )
 
-// refused returns the answer to a query for a name that no rule allows.
+// refused returns the answer to a query for a name without a rule.
 func refused(name string) *dns.Msg {
 	query := new(dns.Msg)
 	query.SetQuestion(name, dns.TypeA)
@@ -30,7 +30,7 @@ func lines(t *testing.T, out *bytes.Buffer) []record {
 	return records
 }
 
-// A reader that stalls delays no query: what waits is bounded, and the rest is counted and told when it reads again.
+// A stalled reader delays no query: waiting lines are limited, and the rest is counted and reported later.
 func TestAReaderThatStalls(t *testing.T) {
 	read, write := io.Pipe()
 	recorder := NewRecorder(write)

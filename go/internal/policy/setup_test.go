@@ -20,8 +20,8 @@ func listOf(name string) string {
 	return fmt.Sprintf(`{"ttl":1,"addresses":{"envoy":"10.213.8.10"},"names":{%q:{"at":"envoy"}}}`, name)
 }
 
-// With a list and a socket in the Corefile, the plugin answers queries, and reports on its socket which list is live, how many were
-// rejected and why.
+// With a list and a socket in the Corefile, the plugin answers queries, and reports the live list and the number
+// and reason of rejected ones.
 func TestSetup(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "names.json"), must.SocketPath(t)
 	must.Put(t, path, listOf("a.test"))
@@ -46,7 +46,7 @@ func TestSetup(t *testing.T) {
 	}
 }
 
-// Unless there is one usable list and one usable socket, setup fails and the resolver does not start.
+// Without exactly one usable list and socket, setup fails and the resolver does not start.
 func TestSetupErrors(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "names.json"), must.SocketPath(t)
 	must.Put(t, path, listOf("a.test"))

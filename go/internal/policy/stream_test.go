@@ -19,7 +19,7 @@ import (
 	"clawker-fw/internal/reason"
 )
 
-// framed returns messages as they are sent over TCP, one after the other (RFC 1035, section 4.2.2).
+// framed returns messages in TCP framing, one after the other (RFC 1035, section 4.2.2).
 func framed(messages ...[]byte) []byte {
 	var content []byte
 	for _, message := range messages {
@@ -28,7 +28,7 @@ func framed(messages ...[]byte) []byte {
 	return content
 }
 
-// overTCP returns the records of a connection to CoreDNS over which these octets were sent, and from where that was.
+// overTCP sends bytes to CoreDNS over a connection, and returns its records and its client address.
 func overTCP(t *testing.T, content []byte) ([]record, string) {
 	t.Helper()
 	asked, refusals := handler(t)
@@ -43,7 +43,7 @@ func overTCP(t *testing.T, content []byte) ([]record, string) {
 	must.Succeed(t, err)
 	source := connection.LocalAddr().String()
 	must.Get[int](t)(connection.Write(content))
-	// Until CoreDNS has closed it, which is a reset if it has not read all.
+	// Until CoreDNS has closed it, by a reset if it has not read everything.
 	_ = connection.(*net.TCPConn).CloseWrite()
 	if _, err = io.Copy(io.Discard, connection); err != nil && !errors.Is(err, unix.ECONNRESET) {
 		t.Fatal(err)
@@ -55,8 +55,8 @@ func overTCP(t *testing.T, content []byte) ([]record, string) {
 	return lines(t, refusals), source
 }
 
-// What is no query of ours leaves a line over TCP as well, each message its own, with who has sent it. So does what is no
-// message, or not a whole one; and what CoreDNS ignores is the last that it reads.
+// Other messages than queries leave a line over TCP too, each its own, with the sender. So do invalid and
+// incomplete messages; a message that CoreDNS ignores is the last on its connection.
 func TestMessagesOverTCP(t *testing.T) {
 	query := func(change func(*dns.Msg)) []byte {
 		message := new(dns.Msg).SetQuestion("a.test.", dns.TypeTXT)
@@ -109,7 +109,7 @@ func TestMessagesOverTCP(t *testing.T) {
 	}
 }
 
-// A client that does not wait for the answer is on record.
+// A client that does not wait for the answer is recorded.
 func TestClientThatIsGone(t *testing.T) {
 	var refusals bytes.Buffer
 	near, far := net.Pipe()

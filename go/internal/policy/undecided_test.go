@@ -11,12 +11,12 @@ import (
 	"clawker-fw/internal/reason"
 )
 
-// socket is a client over UDP.
+// socket is a UDP client.
 type socket struct{ bytes.Buffer }
 
 func (*socket) RemoteAddr() net.Addr { return stranger }
 
-// watchedAnswer returns the record of an answer that CoreDNS itself has written.
+// watchedAnswer returns the record of CoreDNS's own answer.
 func watchedAnswer(t *testing.T, answer []byte) []record {
 	t.Helper()
 	var refusals bytes.Buffer
@@ -34,7 +34,7 @@ func packed(t *testing.T, message *dns.Msg) []byte {
 	return must.Get[[]byte](t)(message.Pack())
 }
 
-// What CoreDNS answers before the policy is asked is on record.
+// CoreDNS's answers without the policy are recorded.
 func TestAnswersBeforeThePolicy(t *testing.T) {
 	query := new(dns.Msg).SetQuestion("a.test.", dns.TypeTXT)
 	version := new(dns.Msg).SetRcode(query, dns.RcodeSuccess)
@@ -59,7 +59,7 @@ func TestAnswersBeforeThePolicy(t *testing.T) {
 	}
 }
 
-// What the policy answers is not on record twice.
+// The policy's answers are not recorded twice.
 func TestAnswersOfThePolicy(t *testing.T) {
 	question := func(kind uint16, operation int) *dns.Msg {
 		query := new(dns.Msg).SetQuestion("a.test.", kind)

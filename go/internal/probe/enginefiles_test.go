@@ -11,7 +11,7 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// A container's files as engines of different versions write them.
+// A container's files from different versions of Docker.
 func filesOf(hosts, resolv string) must.Tree {
 	return must.Tree{
 		"hostname":    "c8f672d63824\n",
@@ -36,7 +36,7 @@ func siblingWithFiles() boot.Sibling {
 	return sibling
 }
 
-// The files of every engine version have no differences.
+// The files of every version have no differences.
 func TestGivenFiles(t *testing.T) {
 	further := maps.Clone(newerGiven)
 	further["resolv.conf"] += "sortlist 192.0.2.0/24\nlookup file bind\nfamily inet4\n" // lines of the host's own file

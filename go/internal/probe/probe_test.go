@@ -18,12 +18,12 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// resources are of both kinds: one has a version, the other one is hashed.
+// resources has both kinds: one versioned, one hashed.
 var resources = []boot.Resource{
 	{Name: "routes", Path: "rds/routes.json", Envoy: &boot.EnvoyProof{Statistics: "routes"}}, {Name: "names", Path: "policy/names.json", Hashed: true},
 }
 
-// program has loaded what is on record, and answers no question that it is deaf for.
+// program has loaded the recorded files, and ignores a number of requests.
 type program struct {
 	serving.Program
 	broken error
@@ -55,7 +55,7 @@ func (p *program) Telemetry() (statussocket.Telemetry, error) {
 	return statussocket.Telemetry{}, p.broken
 }
 
-// newVolume returns a volume with a record of what a program has loaded.
+// newVolume returns a volume with the record of a program's files.
 func newVolume(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -74,7 +74,7 @@ func newResolver() boot.Sibling {
 	return sibling
 }
 
-// A probe reports both the program's answers and the state of the network.
+// A probe reports the program's answers and the state of the network.
 func TestProbe(t *testing.T) {
 	nettest.InNetwork(t)
 	for _, end := range []string{"agents-end", "egress-end"} { // which are in the same namespace
@@ -109,7 +109,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A program that does not answer is an error in the report, which still has everything else.
+// A silent program is an error in the report, which still has everything else.
 func TestProbeOfASilentProgram(t *testing.T) {
 	nettest.InNetwork(t)
 	root := newVolume(t)
@@ -128,8 +128,8 @@ func TestProbeOfASilentProgram(t *testing.T) {
 	}
 }
 
-// A supervisor that does not answer is a difference of the processes, and a part of the network one of the
-// network, never none. The program answers all the same.
+// A silent supervisor is a difference of the processes, and an unreadable part of the network one of the network.
+// The program's answers are still reported.
 func TestProbeOfWhatIsUnreadable(t *testing.T) {
 	nettest.InNetwork(t)
 	root := newVolume(t)
@@ -149,7 +149,7 @@ func TestProbeOfWhatIsUnreadable(t *testing.T) {
 	}
 }
 
-// A health check does not compare what Envoy has loaded: the accepted version is enough there.
+// A health check does not compare Envoy's configuration: the accepted version is enough.
 func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	program := &program{}
 
@@ -160,7 +160,7 @@ func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	}
 }
 
-// Without a commit record or without an answer, the sibling is unhealthy.
+// Without a commit record or without an answer, the container is unhealthy.
 func TestHealthNeedsProof(t *testing.T) {
 	program := &program{}
 	if err := Health(t.TempDir(), newResolver(), program, nothing); err == nil {
@@ -172,7 +172,7 @@ func TestHealthNeedsProof(t *testing.T) {
 	}
 }
 
-// What fails once is tried again, and is unhealthy if it fails again.
+// A failed check is repeated, and a second failure makes the container unhealthy.
 func TestHealthIsTriedTwice(t *testing.T) {
 	for failures, healthy := range []bool{true, true, false} {
 		if err := Health(newVolume(t), newResolver(), &program{deaf: failures}, nothing); (err == nil) != healthy {
@@ -181,7 +181,7 @@ func TestHealthIsTriedTwice(t *testing.T) {
 	}
 }
 
-// A probe of a program that is starting is made when that serves, and other probes at once.
+// A probe waits for a starting program on request, and otherwise doesn't wait.
 func TestProbeOfAStartingProgram(t *testing.T) {
 	nettest.InNetwork(t)
 	for _, starting := range []bool{true, false} {
@@ -193,7 +193,7 @@ func TestProbeOfAStartingProgram(t *testing.T) {
 	}
 }
 
-// A container is not healthy whose supervisor is not.
+// Without a healthy supervisor, a container is not healthy.
 func TestHealthOfTheSupervisor(t *testing.T) {
 	nettest.InNetwork(t)
 	hung := errors.New("it hangs")
@@ -205,7 +205,7 @@ func TestHealthOfTheSupervisor(t *testing.T) {
 	}
 }
 
-// Whoever can't give up the privileges that it no longer needs asks nobody.
+// A probe that can't drop its privileges asks no other process.
 func TestProbeWithTooManyPrivileges(t *testing.T) {
 	nettest.InNetwork(t)
 	program := &program{}

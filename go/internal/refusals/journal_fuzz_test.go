@@ -2,7 +2,7 @@ package refusals
 
 import "testing"
 
-// Whatever is in a line of the program, it stands for one refusal or more.
+// Any line of the program stands for one refusal or more.
 func FuzzReadLine(f *testing.F) {
 	f.Add([]byte(`{"source":"10.0.0.7:4711","suppressed":7}`))
 	f.Add([]byte(`{"source":"10.0.0.7:4711","suppressed":9223372036854775807}`))

@@ -21,14 +21,14 @@ import (
 	"clawker-fw/internal/usage"
 )
 
-// tellingLine is a line that may tell of refusals that were only counted.
+// tellingLine is a line that may report counted refusals.
 type tellingLine struct {
 	Source, Name, Path, Reason string
 	Times, Suppressed          int
 	Last                       time.Time
 }
 
-// journalAt returns a journal whose clock is now, and what it has written since the last time.
+// journalAt returns a journal with this clock, and a function for its new lines.
 func journalAt(t *testing.T, now *time.Time) (*journal, func() []tellingLine) {
 	t.Helper()
 	var out bytes.Buffer
@@ -49,12 +49,12 @@ func journalAt(t *testing.T, now *time.Time) (*journal, func() []tellingLine) {
 	}
 }
 
-// lineOf returns a line about an agent with so many octets more.
+// lineOf returns a line about an agent with so many bytes more.
 func lineOf(agent netip.Addr, size int) []byte {
 	return fmt.Appendf(nil, `{"path":"%s","source":"%s:1024"}`+"\n", strings.Repeat("x", size), agent)
 }
 
-// suppressed returns how many refusals of an agent lines tell of that were only counted.
+// suppressed returns an agent's counted refusals in lines.
 func suppressed(lines []tellingLine, agent string) (sum int) {
 	for _, line := range lines {
 		if line.Source == agent {
@@ -64,7 +64,7 @@ func suppressed(lines []tellingLine, agent string) (sum int) {
 	return sum
 }
 
-// suppressedOf returns how many refusals of an agent are only counted so far.
+// suppressedOf returns an agent's counted refusals without a line yet.
 func suppressedOf(journal *journal, agent netip.Addr) (sum int) {
 	if from := journal.agents[agent]; from != nil {
 		for _, group := range from.counted {
@@ -74,8 +74,8 @@ func suppressedOf(journal *journal, agent netip.Addr) (sum int) {
 	return sum
 }
 
-// The flood of one agent is counted after its share of lines, and another's refusals are still written. What was counted is
-// told by the clock, whether or not anybody is refused anything later.
+// An agent's flood is counted beyond its share of lines, and another's refusals still have lines. The count is
+// reported by the clock, without further refusals.
 func TestFloodOfRefusals(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
@@ -103,8 +103,8 @@ func TestFloodOfRefusals(t *testing.T) {
 	}
 }
 
-// However many addresses an agent forges, those that are remembered are bounded. What was counted of nobody knows whom is told,
-// however many agents are forgotten meanwhile and whatever waits for the reader.
+// However many addresses an agent forges, the remembered ones are limited. Counts without an agent are reported,
+// however many agents are forgotten and however much waits for the reader.
 func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
@@ -135,7 +135,8 @@ func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 	}
 }
 
-// A reader that stalls delays nobody: what waits is bounded, the rest is counted, and told when it reads again.
+// A stalled reader delays nobody: waiting lines are limited, and the rest is counted, and reported when it reads
+// again.
 func TestAReaderThatStalls(t *testing.T) {
 	read, write, err := os.Pipe()
 	must.Succeed(t, err)
@@ -180,7 +181,7 @@ func TestAReaderThatStalls(t *testing.T) {
 	write.Close()
 }
 
-// What a program writes is charged to the agent that it is about, whatever that agent has chosen, and passed on unchanged.
+// A program's line counts for its agent, whatever text the agent has chosen, and is passed on unchanged.
 func TestLinesOfTheProgram(t *testing.T) {
 	for text, want := range map[string]struct {
 		agent    netip.Addr
@@ -209,8 +210,8 @@ func TestLinesOfTheProgram(t *testing.T) {
 	}
 }
 
-// A request that its agent gives up was not refused; one that has failed was, whoever ends the connection first. What an agent
-// has chosen is never taken for either.
+// A request that its agent cancels was not refused; a failed one was, whichever end closes first. An agent's text
+// never looks like either.
 func TestARequestThatIsGivenUp(t *testing.T) {
 	kept := []string{
 		`{"ended":"Normal","flags":"-","source":"10.213.0.7:1024"}`,
@@ -232,7 +233,7 @@ func withLimits(limits boot.Limits) boot.Sibling {
 	return sibling
 }
 
-// The recorder ends when it can't write any more, and not before.
+// The recorder ends when it can no longer write, and not before.
 func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	lines, program, err := os.Pipe()
 	must.Succeed(t, err)
@@ -274,7 +275,7 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	}
 }
 
-// Lines about an agent are remembered for its page as far as they are within its share, whether anybody reads the log or not.
+// Lines about an agent are remembered for its page within its share, even if nobody reads the log.
 func TestLinesAreRemembered(t *testing.T) {
 	var written bytes.Buffer
 	journal := newJournal(&written)
@@ -291,8 +292,8 @@ func TestLinesAreRemembered(t *testing.T) {
 	}
 }
 
-// Lines of what is allowed are counted and never written down, and take no agent's share of the log, however many they are. A
-// refusal whose text begins alike is one all the same.
+// Lines about allowed connections are counted and never logged, and use no agent's share of the log. A refusal
+// whose text starts alike is still logged.
 func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
 	var out bytes.Buffer
 	used := usage.New(nil, time.Now)
@@ -313,7 +314,7 @@ func unnumbered(text string) string {
 	return regexp.MustCompile(`,"line":[0-9]+\}\n`).ReplaceAllString(text, "}\n")
 }
 
-// Each record has the next number, so that one that is missing in a log is noticed. Other lines have none.
+// Each record has the next number, so that a gap in a log is noticed. Other lines have none.
 func TestRecordsAreNumbered(t *testing.T) {
 	var out bytes.Buffer
 	journal := newJournal(&out)
@@ -327,14 +328,14 @@ func TestRecordsAreNumbered(t *testing.T) {
 	}
 }
 
-// refusalOf returns a line about a refusal as Envoy writes it.
+// refusalOf returns a line about a refusal in Envoy's form.
 func refusalOf(agent netip.Addr, number int, name, path, because string) []byte {
 	return fmt.Appendf(nil, `{"name":"%s","path":"%s","port":443,"protocol":"https","reason":"%s","source":"%s:%d"}`+"\n",
 		name, path, because, agent, number%60_000)
 }
 
-// Refusals beyond an agent's share of lines are counted by what was refused and why, so it can't hide one behind others. Until there
-// is room in the log, whoever asks is told of them.
+// Refusals beyond an agent's share of lines are counted by target and reason, so it can't hide one behind others.
+// Until the log has room, the counts are reported on request.
 func TestWhatIsHiddenInNoise(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
@@ -381,7 +382,7 @@ func TestWhatIsHiddenInNoise(t *testing.T) {
 	}
 }
 
-// The lines that stand for what is counted have a bound. What is refused beyond it is counted as well.
+// The lines for counts are limited. Refusals beyond that are counted together.
 func TestSoManyNamesThatTheyAreOnlyCounted(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
@@ -403,7 +404,7 @@ func TestSoManyNamesThatTheyAreOnlyCounted(t *testing.T) {
 	}
 }
 
-// engineLog counts the octets that the engine keeps of what is written to it.
+// engineLog counts the bytes that Docker stores of the written lines.
 type engineLog struct{ size int }
 
 func (e *engineLog) Write(line []byte) (int, error) {
@@ -412,8 +413,8 @@ func (e *engineLog) Write(line []byte) (int, error) {
 	return len(line), err
 }
 
-// However long agents go on within their shares, and whatever they have in their lines, the refusals of a quiet agent stay in the
-// log: for hours beside the first lines of fifty, for most of a day beside those of one, or of fifty that go on.
+// However long agents continue within their shares, with any lines, a quiet agent's refusals stay in the log: for
+// hours beside the first lines of fifty, and for most of a day beside one agent's, or beside fifty that continue.
 func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
 	for name, test := range map[string]struct {
 		agents       int
@@ -471,7 +472,7 @@ func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
 	}
 }
 
-// Agents share what all may fill: one that is noisy has it alone, and two have half of it each.
+// Agents divide the common room: a single noisy one gets all of it, and two get half each.
 func TestTheRoomInTheLogIsShared(t *testing.T) {
 	now := time.Now()
 	journal, _ := journalAt(t, &now)
@@ -493,8 +494,8 @@ func TestTheRoomInTheLogIsShared(t *testing.T) {
 	}
 }
 
-// The first recorder of a container begins with line 1. One that follows it can't know how many were lost with that, so its numbers
-// leave a gap.
+// The first recorder of a container starts with line 1. A later one can't know the number of lost lines, so its
+// numbers leave a gap.
 func TestARecorderAfterAnother(t *testing.T) {
 	asked := filepath.Join(t.TempDir(), "lines.sock")
 	socket := must.Open[*os.File](t)(statussocket.Prepare(asked, 0o600))
@@ -535,7 +536,7 @@ func TestARecorderAfterAnother(t *testing.T) {
 	}
 }
 
-// What the log keeps is what the settings of the containers say: all files but the one that may just have been begun.
+// The assumed log size is that of the containers' settings: all files except the newest.
 func TestWhatTheLogKeeps(t *testing.T) {
 	content := must.Get[[]byte](t)(os.ReadFile("../../../clawker_fw/stack/container.py"))
 	match := regexp.MustCompile(`"max-file": "(\d+)", "max-size": "(\d+)m"`).FindSubmatch(content)

@@ -22,7 +22,8 @@ import (
 	"clawker-fw/internal/reason"
 )
 
-// In the block of nettest.NewSibling: the first address, one whose name has a rule, one of a name that has none any more.
+// In the block of nettest.NewSibling: the first address, one whose name has a rule, and one whose name no longer
+// has one.
 var (
 	virtualFirst = netip.MustParseAddr("10.213.8.64")
 	virtualOpen  = netip.MustParseAddr("10.213.8.71")
@@ -31,7 +32,7 @@ var (
 
 const numbersFile = `{"names":{"open.test":7,"gone.test":136},"next":137}`
 
-// recordingSibling is a limited sibling whose refusals are read and written down in this thread.
+// recordingSibling is a limited container whose refusals this thread records.
 type recordingSibling struct {
 	*recorder
 	asAgent func(func())
@@ -50,7 +51,7 @@ func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	return sibling
 }
 
-// lines returns what is written down of all refusals until now.
+// lines returns the lines about all refusals so far.
 func (r *recordingSibling) lines(t *testing.T) []line {
 	t.Helper()
 	r.written.Reset()
@@ -80,8 +81,8 @@ func listenAt(t *testing.T, place netip.AddrPort) {
 	must.Open[net.Listener](t)(net.Listen("tcp4", place.String()))
 }
 
-// A connection and a datagram to a port on which nobody listens leave one line each, with who, where and why; and the
-// agent is refused at once. What is forwarded leaves none, and neither does what CoreDNS tries.
+// A connection or datagram to a closed port leaves one line each, with the agent, the target and the reason, and
+// is refused at once. Forwarded traffic leaves none, and neither do CoreDNS's attempts.
 func TestRefusalsAreRecorded(t *testing.T) {
 	limits := nettest.SmallLimits()
 	recorder := newRecording(t, limits)
@@ -139,11 +140,11 @@ func TestRefusalsAreRecorded(t *testing.T) {
 	}
 }
 
-// refusedAt uses a place over a protocol, expects that it is refused, and returns from where that was.
+// refusedAt uses an address over a protocol, expects a refusal, and returns its source.
 func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 	t.Helper()
 	if protocol == "tcp" {
-		// Bound beforehand, because a connection that was refused has no address any more.
+		// Bound before, because a refused connection has no address.
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: nettest.Agent.AsSlice(), Port: 33333}, Timeout: time.Second}
 		if _, err := dialer.Dial("tcp4", place.String()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%s: %v", place, err)
@@ -160,7 +161,7 @@ func refusedAt(t *testing.T, protocol string, place netip.AddrPort) string {
 	return connection.LocalAddr().String()
 }
 
-// A datagram is on record whatever options its header has, and at an address that is not for agents as well.
+// A datagram is recorded with any header options, and also at an address that is closed to agents.
 func TestRefusedDatagramsAreRecorded(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.DatagramsPerSecond = 1000
@@ -188,7 +189,7 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 	}
 }
 
-// A connection above what an agent may have is on record as well, with another reason.
+// A connection above an agent's limit is recorded too, with another reason.
 func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 	limits := nettest.SmallLimits()
 	recorder := newRecording(t, limits)
@@ -213,7 +214,7 @@ func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 	}
 }
 
-// When the kernel has no room for copies of what it refuses, those that are lost are counted: of nobody knows whom.
+// If the kernel has no room for copies of its refusals, the lost ones are counted, without an agent.
 func TestLostCopiesAreCounted(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.ConnectionsPerSecond = 10_000
@@ -244,8 +245,8 @@ func TestLostCopiesAreCounted(t *testing.T) {
 	}
 }
 
-// At a private address nothing is for agents, although something listens: their connections are not one too many. At the private
-// port nothing is for agents either, and that the recorder listens there does not mean that the program does.
+// A private address is closed to agents, even with a listener: their connections are not above a limit. So is a
+// private port, and the recorder's listener there does not mean that the program listens.
 func TestRefusalsAtPrivatePlaces(t *testing.T) {
 	place := netip.AddrPortFrom(nettest.OnAgents, 443)
 	const program = "   1: 0A08D50A:0035 00000000:0000 0A 0\n"
@@ -270,7 +271,7 @@ func TestRefusalsAtPrivatePlaces(t *testing.T) {
 	}
 }
 
-// listeningFolder returns a folder in which the kernel's list of sockets has one that listens at the shared address, and
+// listeningFolder returns a folder with the kernel's list of sockets: one that listens at the shared address, and
 // further lines.
 func listeningFolder(t *testing.T, further string) string {
 	t.Helper()
@@ -280,7 +281,7 @@ func listeningFolder(t *testing.T, further string) string {
 	return folder
 }
 
-// Names are read again when their file has changed, and without a file that can be read there are none.
+// Names are read again from a changed file, and an unreadable file has none.
 func TestVirtualNames(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "numbers.json")
@@ -306,8 +307,8 @@ func TestVirtualNames(t *testing.T) {
 	}
 }
 
-// Of many datagrams to closed ports, each is written down or counted for its agent. The kernel's own limit on answers (icmp(7),
-// icmp_ratelimit) would let through about one a second.
+// Many datagrams to closed ports are each recorded, or counted for their agent. The kernel's own limit on answers
+// (icmp(7), icmp_ratelimit) would allow about one a second.
 func TestEachRefusedDatagramIsWrittenOrCounted(t *testing.T) {
 	const flood = 500
 	recorder := newRecording(t, nettest.SmallLimits())

@@ -14,10 +14,10 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-// roomy are bounds that no test reaches unless it says so.
+// roomy are limits that no test reaches by accident.
 var roomy = bounds{connections: 8, dial: 2 * time.Second, half: 20 * time.Second}
 
-// relayTo serves a relay to an address until the test ends, and returns where.
+// relayTo runs a relay to an address until the test ends, and returns its address.
 func relayTo(t *testing.T, agent netip.AddrPort, limits bounds) string {
 	t.Helper()
 	listener := must.Open[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
@@ -37,7 +37,7 @@ func dial(t *testing.T, place string) *net.TCPConn {
 	return connection.(*net.TCPConn)
 }
 
-// What a client sends before it ends its half reaches the agent, whose answer comes after that end: both halves end by themselves.
+// A client's data before its half-close reaches the agent, whose answer still arrives: both halves end separately.
 func TestEachHalfEndsByItself(t *testing.T) {
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<17) // 2 MiB, more than buffers hold
 	agent := agentThat(t, func(connection net.Conn) {
@@ -57,7 +57,7 @@ func TestEachHalfEndsByItself(t *testing.T) {
 	}
 }
 
-// A reset by the agent, and an agent that does not listen, are a reset for the client, not an end of what was sent.
+// A reset by the agent, or a closed port, is a reset for the client, not the end of its data.
 func TestFailuresAreSeen(t *testing.T) {
 	resets := agentThat(t, func(connection net.Conn) { reset(connection.(*net.TCPConn)) })
 	nobody := netip.MustParseAddrPort("127.0.0.1:1")
@@ -73,7 +73,7 @@ func TestFailuresAreSeen(t *testing.T) {
 	}
 }
 
-// A client that resets its connection leaves the agent with none.
+// A client's reset also closes the agent's connection.
 func TestTheAgentSeesAReset(t *testing.T) {
 	ended := make(chan error, 1)
 	agent := agentThat(t, func(connection net.Conn) {
@@ -94,7 +94,7 @@ func TestTheAgentSeesAReset(t *testing.T) {
 	}
 }
 
-// Beyond the bound a connection is reset, and those that are there go on. When one has ended, there is room again.
+// A connection beyond the limit is reset, and existing ones continue. When one has ended, there is room again.
 func TestConnectionsAreBounded(t *testing.T) {
 	limits := roomy
 	limits.connections = 2
@@ -128,7 +128,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	must.Happen(t, "room again", func() bool { return another() == nil })
 }
 
-// An agent that goes on for too long after its client has ended what it sends is left.
+// An agent that continues for too long after its client's half-close is cut off.
 func TestHalvesEnd(t *testing.T) {
 	limits := roomy
 	limits.half = 400 * time.Millisecond

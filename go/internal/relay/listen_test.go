@@ -20,7 +20,7 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// inNamespace returns the settings of a relay in a network of its own, between an agent and the publishing network's gateway.
+// inNamespace returns a relay's settings in a new network, between an agent and the publishing network's gateway.
 func inNamespace(t *testing.T) Settings {
 	t.Helper()
 	nettest.InNetwork(t)
@@ -40,15 +40,15 @@ func try(place netip.AddrPort, within time.Duration) error {
 	return err
 }
 
-// The times in which whoever may connect has done it, and in which nobody else has.
+// Limits for connections that must succeed, and for those that must not.
 const (
 	soon    = 10 * time.Second
 	notSoon = time.Second
 )
 
-// The gateway of the publishing network can connect. An agent can't, at neither address, even without the table that keeps the
-// relay apart: the kernel refuses it, also if it leads packets for the publishing network to the relay. And nothing that it
-// leads through the relay gets to the other network.
+// The gateway of the publishing network can connect. An agent can't, at either address, even without the relay's
+// table: the kernel refuses it, even if it routes packets for the publishing network to the relay. Nothing that it
+// routes through the relay reaches the other network.
 func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 	settings := inNamespace(t)
 	network := settings.Network()
@@ -93,8 +93,8 @@ func TestOnlyThePublishingNetworkConnects(t *testing.T) {
 	})
 }
 
-// A relay exchanges packets with its agent and the gateway: another relay and another agent reach none of its addresses, and
-// it reaches none of theirs. Its agent begins no connection with it, and sends nothing but segments of TCP.
+// A relay exchanges packets only with its agent and the gateway: other relays and agents reach none of its
+// addresses, and it reaches none of theirs. Its agent can't connect to it, and may send only TCP segments.
 func TestARelayIsKeptApart(t *testing.T) {
 	settings := inNamespace(t)
 	anotherAgent, anotherRelay := nettest.Agent.Next(), nettest.Primary.Next()
@@ -179,7 +179,7 @@ func TestARelayIsKeptApart(t *testing.T) {
 	}
 }
 
-// Without the table that keeps it apart, a relay differs.
+// A relay without its table has a difference.
 func TestTheTableIsCompared(t *testing.T) {
 	settings := inNamespace(t)
 	must.Succeed(t, kernel.Shape(settings.Network()))
@@ -193,7 +193,7 @@ func TestTheTableIsCompared(t *testing.T) {
 	}
 }
 
-// A relay has no route to anywhere but its networks, unless it is to answer beyond the publishing network.
+// A relay has no route beyond its networks, unless it may answer beyond the publishing network.
 func TestRoutes(t *testing.T) {
 	settings := inNamespace(t)
 	hasDefault := func() bool {
@@ -215,7 +215,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// What differs inside is told: a network that is not as it should be, and ports on which nobody listens.
+// Differences inside are reported: in the network, and ports without a listener.
 func TestInspection(t *testing.T) {
 	settings := inNamespace(t)
 	must.Succeed(t, kernel.Shape(settings.Network()))
@@ -235,7 +235,7 @@ func TestInspection(t *testing.T) {
 	}
 }
 
-// A program that answers is alive. One that is not there, that hangs, or that says something else is not.
+// A program that answers is alive. A missing or hung one is not, and neither is one with another answer.
 func TestWhetherAlive(t *testing.T) {
 	const within = 200 * time.Millisecond
 	if err := askWhetherAlive(within); err == nil {
@@ -253,7 +253,7 @@ func TestWhetherAlive(t *testing.T) {
 	}
 }
 
-// The words of a relay are read as they are written, and what is none is refused.
+// A relay's arguments are parsed, and invalid ones are refused.
 func TestWords(t *testing.T) {
 	read, err := Parse(strings.Fields("10.213.1.128/23 10.214.1.128/24 10.214.1.1 10.213.1.129 80 443"))
 	if err != nil || read.Gateway == nil || read.Agent.String() != "10.213.1.129" || !slices.Equal(read.Ports, []uint16{80, 443}) {

@@ -52,7 +52,7 @@ func corefile(text string) caddy.Input {
 	return caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(text), ServerTypeName: ServerType}
 }
 
-// The server answers over both transports for its zone, and those over TCP can be watched.
+// The server answers over both transports for its zone, and TCP connections can be watched.
 func TestServes(t *testing.T) {
 	free := must.Get[net.Listener](t)(net.Listen("tcp", ":0"))
 	port := free.Addr().(*net.TCPAddr).Port

@@ -21,7 +21,7 @@ import (
 
 var policyResources = []boot.Resource{{Name: "policy", Path: "policy/names.json", Hashed: true}, {Name: "notes", Path: "notes"}}
 
-// socketPath returns a path for the socket of the policy.
+// socketPath returns a path for the policy's socket.
 func socketPath(t *testing.T) string {
 	return filepath.Join(filepath.Dir(must.SocketPath(t)), "policy.sock")
 }
@@ -45,7 +45,7 @@ func silentSocket(t *testing.T) string {
 
 const status = `{"build": "CoreDNS-1.15.0", "digest": "9f86d081", "names": 3, "refused": 2, "reason": "no list"}` + "\n"
 
-// asked returns a CoreDNS with a socket for its policy, and a server.
+// asked returns a CoreDNS with a policy socket, and a server.
 func asked(socket, server string) coredns {
 	return coredns{filepath.Dir(socket), server, policyResources}
 }
@@ -74,7 +74,7 @@ func TestCoredns(t *testing.T) {
 	}
 }
 
-// Each resource has a status of its own, and that of telemetry also counts records.
+// Each resource has its own status, and that of telemetry also counts records.
 func TestCorednsWithTelemetry(t *testing.T) {
 	program := asked(tells(t, status), nettest.ServeDNS(t, "udp", nettest.Refusing))
 	program.resources = append(slices.Clip(policyResources), boot.Resource{Name: "telemetry", Path: "telemetry", Hashed: true})

@@ -9,12 +9,12 @@ import (
 
 const ms = time.Millisecond
 
-// answered returns a connection whose host has answered so many requests, and then was silent for a while.
+// answered returns a connection whose host has answered a number of requests, and then was silent for a while.
 func answered(requests uint64, rest time.Duration) kernel.Connection {
 	return kernel.Connection{Sent: requests, Received: requests, Rest: rest}
 }
 
-// A connection ends in the right pause: one that is idle, or just after an answer if it is used again and again.
+// A connection ends in the right pause: when it is idle, or just after an answer if it is used repeatedly.
 func TestPauses(t *testing.T) {
 	waiting := kernel.Connection{Sent: 2, Received: 1}
 	continued := kernel.Connection{Sent: 1, Received: 2}

@@ -52,7 +52,8 @@ server.envoy_bug_failures: 3
 server.live: 1
 `
 
-// envoyResources are Envoy's as clawker-fw declares them, one that only fwctl reads, and one without a subscription.
+// envoyResources are Envoy's resources in clawker-fw's form, one that only fwctl reads, and one without a
+// subscription.
 var envoyResources = []boot.Resource{
 	{Name: "routes", Path: "rds/routes.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}, Statistics: "http.routes.rds.routes"}},
 	{Name: "listeners", Path: "lds/listeners.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_listeners", At: []string{"active_state", "listener"}, Statistics: "listener_manager.lds"}},
@@ -60,7 +61,7 @@ var envoyResources = []boot.Resource{
 	{Name: "clusters", Path: "cds/clusters.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_active_clusters", At: []string{"cluster"}, Statistics: "cluster_manager.more"}},
 }
 
-// A new listener that was rejected: Envoy reports it twice, the second time without a name.
+// A rejected new listener, which Envoy reports twice, the second time without a name.
 const refusedListener = `{
  "configs": [
   {
@@ -113,7 +114,7 @@ func says(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(text)) }
 }
 
-// reports returns a handler that answers with the statistics of a type whose names match the filter, as Envoy does.
+// reports returns a handler that answers with the statistics of a type whose names match the filter, like Envoy.
 func reports(statistics string) http.HandlerFunc {
 	return func(w http.ResponseWriter, request *http.Request) {
 		filter := regexp.MustCompile(request.URL.Query().Get("filter"))
@@ -147,9 +148,9 @@ func dumps(kinds map[string]string) http.HandlerFunc {
 	}
 }
 
-// A resource has the version of its own subscription, and none without one. An update counts as rejected if its content was
-// rejected, and also if it could not be read at all. Records of all loggers are counted, and so is each connection, once, also
-// while it waits for its first bytes, without those of the admin interface and those that requests are forwarded through.
+// A resource has the version of its own subscription, if any. An update counts as rejected if its content was
+// rejected, or if it was unreadable. The records of all loggers are counted, and each connection once, even before
+// its first bytes, except those of the admin interface and of the internal listener.
 func TestEnvoyStatistics(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(statistics)})
 
@@ -207,7 +208,7 @@ func TestEnvoyLive(t *testing.T) {
 	}
 }
 
-// What Envoy has loaded is read again only if it says that it has loaded something since, or does not say when.
+// Envoy's configuration is read again only if Envoy reports a change, or no times.
 func TestEnvoyEvidence(t *testing.T) {
 	updated, dumped := `"last_updated":"2026-01-02T03:04:05.678Z"`, 0
 	admin := func(w http.ResponseWriter, request *http.Request) {
@@ -243,7 +244,8 @@ func TestEnvoyEvidence(t *testing.T) {
 	}
 }
 
-// While Envoy loads something, what it has loaded counts for the state before: the next look reads it again.
+// While Envoy loads something, the loaded configuration counts for the state before: the next probe reads it
+// again.
 func TestEnvoyEvidenceOfAChangingState(t *testing.T) {
 	looks := 0
 	admin := func(w http.ResponseWriter, request *http.Request) {
@@ -265,7 +267,7 @@ func TestEnvoyEvidenceOfAChangingState(t *testing.T) {
 	}
 }
 
-// Configuration of another form than the resource declares does not count as loaded.
+// Configuration in another form than the resource declares does not count as loaded.
 func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 	for _, shown := range []string{
 		`{"configs": [{"active_state": "port-80"}]}`,
@@ -285,7 +287,7 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 	}
 }
 
-// The digest of a layer of the runtime is that of the text of its key, which is empty if Envoy has not loaded it.
+// The digest of a runtime layer is that of the text of its key, which is empty until Envoy has loaded it.
 func TestEnvoyLiveRuntime(t *testing.T) {
 	layer := []boot.Resource{{Name: "sampling", Path: "rtds/sampling.json", Envoy: &boot.EnvoyProof{Statistics: "runtime", Runtime: "its.share"}}}
 	for shown, want := range map[string]string{
@@ -356,7 +358,8 @@ func TestEnvoyBuild(t *testing.T) {
 	}
 }
 
-// The reason of a rejection is Envoy's message about each rejected listener, without duplicates. If it has none, its log has.
+// The reason of a rejection is Envoy's message about each rejected listener, without duplicates. Otherwise it
+// refers to Envoy's log.
 func TestEnvoyReason(t *testing.T) {
 	for shown, want := range map[string]string{
 		refusedListener: "port-443: error adding listener '0.0.0.0:443': filter chain '' has the same matching rules defined as ''",
@@ -369,7 +372,7 @@ func TestEnvoyReason(t *testing.T) {
 	}
 }
 
-// A status other than 200 is an error with Envoy's message, for every request. So is an Envoy that is not there.
+// A status other than 200 is an error with Envoy's message, for every request. So is a missing Envoy.
 func TestEnvoyErrors(t *testing.T) {
 	fails := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not now", http.StatusServiceUnavailable) }
 	expectErrors(t, serveAdmin(t, map[string]http.HandlerFunc{"/": fails}), "503 Service Unavailable: not now")
@@ -406,7 +409,7 @@ func TestEnvoyAnswersInJSON(t *testing.T) {
 	}
 }
 
-// A drain sends one graceful request, and tells the number of open connections until it is 0.
+// A drain sends one graceful request, and reports the number of open connections until it is 0.
 func TestDrainUntilNoConnectionIsLeft(t *testing.T) {
 	asked, left := []string{}, []string{"2", "0", "1"}
 	program := serveAdmin(t, map[string]http.HandlerFunc{
@@ -442,7 +445,7 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
-// draining drains, and returns what is told meanwhile.
+// draining drains, and returns the reports.
 func draining(program envoy, limit time.Duration) (reports []Draining, err error) {
 	err = Drain(program, limit, func(now Draining) error {
 		reports = append(reports, now)
@@ -451,7 +454,7 @@ func draining(program envoy, limit time.Duration) (reports []Draining, err error
 	return reports, err
 }
 
-// Envoy serves while its lookups end, also if earlier ones have failed; one under way may take a while.
+// Envoy serves while its lookups succeed, even after failures; a running one may take a while.
 func TestEnvoyLooksNamesUp(t *testing.T) {
 	statistics := func(begun, done string) string {
 		return "cluster.looking_up.update_attempt: " + begun + "\ncluster.looking_up.update_failure: 1\ncluster.looking_up.update_success: " + done + "\n"
@@ -484,7 +487,7 @@ func TestEnvoyLooksNamesUp(t *testing.T) {
 	}
 }
 
-// An answer that is longer than any that Envoy gives is an error, and never cut.
+// An answer that is longer than any of Envoy's is an error, and never cut.
 func TestEnvoyAnswersAreBounded(t *testing.T) {
 	most := mostRead
 	defer func() { mostRead = most }()

@@ -22,7 +22,7 @@ func heldSince(given time.Time, ids ...string) signing.Held {
 	return held
 }
 
-// What Envoy shows is read by id. Certificates have no such names, and are not asked for.
+// Envoy's secrets are read by id. Certificates have other names, and are not requested.
 func TestSecretVersions(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": func(w http.ResponseWriter, request *http.Request) {
 		if asked := request.URL.Query(); asked.Get("resource") != "dynamic_active_secrets" || asked.Get("name_regex") != "secret:.*" {
@@ -39,7 +39,7 @@ func TestSecretVersions(t *testing.T) {
 	}
 }
 
-// Each of those that Envoy subscribes to is compared: also one that was taken away, which is empty.
+// Each subscribed secret is compared, including a removed one, which is empty.
 func TestUsedSecrets(t *testing.T) {
 	version := givenAt.Format(time.RFC3339Nano)
 	ask := func() (signing.Held, error) { return heldSince(givenAt, "a", "b", "other"), nil }
@@ -66,7 +66,7 @@ func TestUsedSecrets(t *testing.T) {
 	}
 }
 
-// While one is being given, Envoy has the one before for a moment: it is asked again, and so is the signer.
+// During a change, Envoy has the previous secret for a moment: Envoy and the signer are asked again.
 func TestUsedSecretsWhileOneIsGiven(t *testing.T) {
 	now, later := givenAt, givenAt.Add(time.Second)
 	asked := 0

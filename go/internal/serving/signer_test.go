@@ -15,14 +15,14 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// signersResources are those whose files the signer reads, and one of Envoy's.
+// signersResources are the signer's files, and one of Envoy's.
 var signersResources = []boot.Resource{
 	{Name: "names", Path: "inspected/names.json", Signer: true},
 	{Name: "intermediates", Path: "signing/intermediates.json", Signer: true},
 	{Name: "routes", Path: "rds/routes.json", Envoy: &boot.EnvoyProof{Dump: "dynamic_route_configs", At: []string{"route_config"}}},
 }
 
-// signerSays starts what tells the status of a signer, and returns its folder.
+// signerSays serves a signer's status, and returns its folder.
 func signerSays(t *testing.T, status signing.Status) string {
 	t.Helper()
 	folder := filepath.Dir(must.SocketPath(t))
@@ -31,7 +31,7 @@ func signerSays(t *testing.T, status signing.Status) string {
 	return folder
 }
 
-// What the signer has loaded is live like what Envoy has, and what it refuses is rejected, with its reason.
+// The signer's loaded files are live like Envoy's, and its rejections count, with their reason.
 func TestEnvoyWithASigner(t *testing.T) {
 	folder := signerSays(t, signing.Status{
 		Names: hotfile.Status{Digest: "n1"}, Intermediates: hotfile.Status{Digest: "i1", Refused: 2, Reason: "it has no key"},
@@ -53,7 +53,7 @@ func TestEnvoyWithASigner(t *testing.T) {
 	}
 }
 
-// A signer that says nothing has loaded nothing, and Envoy answers all the same.
+// A silent signer has loaded nothing, and Envoy still answers.
 func TestEnvoyWithASilentSigner(t *testing.T) {
 	folder := filepath.Dir(must.SocketPath(t))
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")})
@@ -73,7 +73,7 @@ func TestEnvoyWithASilentSigner(t *testing.T) {
 	}
 }
 
-// Of two tables of routes, each is read by its name.
+// Two route tables are told apart by name.
 func TestEnvoyLiveOfWhatHasAName(t *testing.T) {
 	admin := func(w http.ResponseWriter, request *http.Request) {
 		name := request.URL.Query().Get("name_regex")

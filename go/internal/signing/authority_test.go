@@ -20,7 +20,7 @@ var testTime = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
 const testLife = 30 * 24 * time.Hour
 
-// testRoot is a root, and makes intermediates.
+// testRoot is a root CA, and issues intermediates.
 type testRoot struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -42,13 +42,13 @@ func newTestRoot(t testing.TB) testRoot {
 	return testRoot{must.Get[*x509.Certificate](t)(x509.ParseCertificate(der)), key}
 }
 
-// pair is an intermediate as it is in the file.
+// pair is an intermediate in the file's form.
 type pair struct {
 	Certificate string `json:"certificate"`
 	Key         string `json:"key"`
 }
 
-// intermediate returns one for names, that may be changed before it is signed.
+// intermediate returns an intermediate for names, changed by functions before it is signed.
 func (r testRoot) intermediate(t testing.TB, names []string, change ...func(*x509.Certificate)) pair {
 	t.Helper()
 	key := newKey(t)
@@ -90,7 +90,8 @@ func (r testRoot) verify(t testing.TB, chain []byte, name string, now time.Time)
 	return got
 }
 
-// A certificate is for its name alone, leads to the root, is valid from an hour ago for 7 days, and is due after two thirds.
+// A certificate is only for its name, leads to the root, is valid from an hour ago for 7 days, and is due after
+// two thirds.
 func TestMint(t *testing.T) {
 	root := newTestRoot(t)
 	authority := must.Get[authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
@@ -112,7 +113,8 @@ func TestMint(t *testing.T) {
 	}
 }
 
-// No certificate outlives its intermediate, and none is made beyond its life. It is not due then: another would end as soon.
+// No certificate outlives its intermediate, and an expired intermediate issues none. Such a certificate is never
+// due: another would end as soon.
 func TestMintWithinTheIntermediate(t *testing.T) {
 	root := newTestRoot(t)
 	authority := must.Get[authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
@@ -130,7 +132,7 @@ func TestMintWithinTheIntermediate(t *testing.T) {
 	}
 }
 
-// The intermediate with the nearest name signs, and of several for the same name the one that ends last.
+// The intermediate with the nearest name signs, and among several for the same name the one that ends last.
 func TestCovering(t *testing.T) {
 	root := newTestRoot(t)
 	later := func(days int) func(*x509.Certificate) {
@@ -148,7 +150,7 @@ func TestCovering(t *testing.T) {
 	}
 }
 
-// What is no authority for certain names alone is refused, and with it the whole file.
+// An unconstrained CA is refused, with the whole file.
 func TestParseAuthorityRefuses(t *testing.T) {
 	root := newTestRoot(t)
 	names := []string{"w.test"}

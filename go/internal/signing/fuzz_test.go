@@ -13,10 +13,10 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// What Envoy passes on from a client, and what would be read from its stream. The seeds run with every `go test`; `go test
-// -fuzz NAME` looks for more.
+// Clients' names that Envoy passes on, and messages on its stream. The seeds run with every `go test`;
+// `go test -fuzz NAME` looks for more.
 
-// Whatever is sent on a stream, each name in it is answered once, and nothing is held that is not issued.
+// Whatever a stream sends, each name in it is answered once, and only issued resources are held.
 func FuzzStream(f *testing.F) {
 	whole := framed(encoded(request{kind: secretType, subscribe: []string{"a", "x", "secret:a", "a"}, unsubscribe: []string{"b"}}))
 	f.Add(whole)
@@ -53,7 +53,7 @@ func FuzzStream(f *testing.F) {
 	})
 }
 
-// Whatever name is asked for, a certificate is for that name in lower case, if the policy has it and is as it should be.
+// Whatever the requested name, a certificate is for that name in lower case, if it is valid and the policy has it.
 func FuzzName(f *testing.F) {
 	root := newTestRoot(f)
 	folder := filepath.Dir(must.SocketPath(f))

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// encoded returns a request as Envoy sends it, with its node, which is not read.
+// encoded returns a request in Envoy's form, with its node, which is ignored.
 func encoded(asked request) []byte {
 	message := field(nil, 1, []byte("a node of many kilobytes"))
 	if asked.kind != "" {
@@ -32,7 +32,7 @@ func encoded(asked request) []byte {
 	return message
 }
 
-// answer is what Envoy reads from a response.
+// answer is Envoy's reading of a response.
 type answer struct {
 	name, version, nonce string
 	chain, key           []byte // of a certificate
@@ -74,7 +74,7 @@ func parseAnswer(t testing.TB, message []byte) (parsed answer) {
 	return parsed
 }
 
-// A request is read in full, whatever else is in it.
+// A request is read completely, with any further fields.
 func TestParseRequest(t *testing.T) {
 	for what, message := range map[string]request{
 		"nothing":     {},

@@ -20,7 +20,7 @@ import (
 
 var testKey = bytes.Repeat([]byte{7}, 32)
 
-// give gives all secrets, or asks if there are none.
+// give sends all secrets, or a query without any.
 func (s *secrets) give(t testing.TB, all map[string]string) Held {
 	t.Helper()
 	return must.Get[Held](t)(s.take(Giving{Key: testKey, Give: all}))
@@ -44,14 +44,14 @@ func valueOf(t testing.TB, message []byte) string {
 	return string(message)
 }
 
-// issuedValue returns what Envoy gets, and its version.
+// issuedValue returns the issued value, and its version.
 func (s *secrets) issuedValue(t *testing.T, id string) (value, version string) {
 	t.Helper()
 	got := must.Get[issued](t)(s.issue(SecretPrefix+id, testTime))
 	return valueOf(t, given(SecretPrefix+id, got.version, "1", got.secret)), got.version
 }
 
-// A secret is what was given last, and empty if there is none: never gone. One that stays as it is keeps its version.
+// A secret has its last value, and is empty if it is missing: never gone. An unchanged one keeps its version.
 func TestSecrets(t *testing.T) {
 	now := testTime
 	s := newSecrets(Kept{}, func() time.Time { return now })
@@ -82,7 +82,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// The digests tell whoever has a secret whether it is the same, and nobody else anything.
+// A digest shows holders of a secret whether it is the same, and reveals nothing to others.
 func TestHeld(t *testing.T) {
 	s := newSecrets(Kept{}, func() time.Time { return testTime })
 	first := s.give(t, map[string]string{"a": "same", "b": "same"})
@@ -101,7 +101,7 @@ func TestHeld(t *testing.T) {
 	}
 }
 
-// What can be no header, or has no proper id, is refused, and changes nothing. No value is in an error.
+// A secret that fits into no header, or has an invalid id, is refused, and changes nothing. No error has a value.
 func TestRefusedSecrets(t *testing.T) {
 	s := newSecrets(Kept{}, time.Now)
 	s.give(t, map[string]string{"a": "kept"})
@@ -125,7 +125,7 @@ func TestRefusedSecrets(t *testing.T) {
 	}
 }
 
-// Agents choose what Envoy asks for, but for names that have no dot.
+// Agents choose the names that Envoy requests, except names without a dot.
 func TestSecretNames(t *testing.T) {
 	s := newSecrets(Kept{}, time.Now)
 	for _, asked := range []string{"secret:a.w.test", "secret:", "secret:A", "other:a", "secret:a:b", "a", "secret:a/b", "secret:a\n"} {
@@ -135,7 +135,7 @@ func TestSecretNames(t *testing.T) {
 	}
 }
 
-// The next signer has what the one before was given. What was half written is nothing.
+// The next signer restores the former one's secrets. An incomplete file is empty.
 func TestSecretsOutliveTheSigner(t *testing.T) {
 	file := must.Open[*os.File](t)(os.OpenFile(filepath.Join(t.TempDir(), "secrets"), os.O_RDWR|os.O_CREATE, 0o600))
 	newSecrets(Kept{Memory: file}, time.Now).give(t, map[string]string{"a": strings.Repeat("long", 100)})
@@ -163,7 +163,7 @@ func TestSecretsOutliveTheSigner(t *testing.T) {
 	}
 }
 
-// What the user wants to outlive the container is on the disk, and nothing else ever is. Taken away, it is overwritten.
+// Only secrets at rest are on the disk. A removed one is overwritten.
 func TestSecretsAtRest(t *testing.T) {
 	folder := t.TempDir()
 	open := func(name string) *os.File {
@@ -216,7 +216,7 @@ func TestSecretsAtRest(t *testing.T) {
 	}
 }
 
-// A change of a secret reaches Envoy at once, and secrets are never taken back for want of room.
+// A change of a secret reaches Envoy at once, and secrets are never removed for lack of room.
 func TestSecretsOnTheStream(t *testing.T) {
 	s := newSigner(t)
 	stream := s.stream(t)
@@ -255,7 +255,7 @@ func TestSecretsAreNotEvicted(t *testing.T) {
 	}
 }
 
-// Secrets come over a socket, from whoever passes them on.
+// Secrets arrive over a socket.
 func TestGiveSecrets(t *testing.T) {
 	folder := t.TempDir()
 	giving := Giving{Key: testKey, Give: map[string]string{"a": "x"}}
@@ -283,7 +283,7 @@ func TestGiveSecrets(t *testing.T) {
 	<-ended
 }
 
-// What the client sends has a size, and nothing of it is in an error.
+// A client's message has a size, and no error repeats its content.
 func TestReadGiving(t *testing.T) {
 	content := must.Get[[]byte](t)(json.Marshal(Giving{Key: testKey, Give: map[string]string{"a": "x"}, Rest: []string{"a"}}))
 	got := must.Get[Giving](t)(ReadGiving(int64(len(content)), io.MultiReader(bytes.NewReader(content), strings.NewReader("more"))))

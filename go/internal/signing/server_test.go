@@ -20,7 +20,7 @@ import (
 	"clawker-fw/internal/users"
 )
 
-// signer is a signer with its files, at a time that can be set.
+// signer is a signer with its files and a settable time.
 type signer struct {
 	*server
 	testRoot
@@ -72,7 +72,7 @@ func (s *signer) sign(t *testing.T, names ...string) {
 	s.put(t, "intermediates", authorityFile(t, s.intermediate(t, names)))
 }
 
-// caller is a stream, as Envoy has one.
+// caller is a stream like Envoy's.
 type caller struct {
 	t        *testing.T
 	body     *io.PipeWriter
@@ -112,7 +112,7 @@ func (c *caller) next() answer {
 	return parseAnswer(c.t, message)
 }
 
-// ask asks for one name.
+// ask requests one name.
 func (c *caller) ask(name string) answer {
 	c.t.Helper()
 	c.say(request{subscribe: []string{name}})
@@ -123,7 +123,7 @@ func (c *caller) ask(name string) answer {
 	return got
 }
 
-// status returns the code of gRPC with which a stream ends.
+// status returns the gRPC status of an ended stream.
 func (c *caller) status() string {
 	c.t.Helper()
 	if _, err := io.Copy(io.Discard, c.response.Body); err != nil {
@@ -132,7 +132,7 @@ func (c *caller) status() string {
 	return c.response.Trailer.Get("Grpc-Status")
 }
 
-// Envoy gets a certificate under the name that it has asked for, for that name in lower case, and is refused others.
+// Envoy gets a certificate under the requested name, for that name in lower case, and no others.
 func TestStream(t *testing.T) {
 	s := newSigner(t)
 	stream := s.stream(t)
@@ -155,7 +155,7 @@ func TestStream(t *testing.T) {
 	must.Happen(t, "the stream is forgotten", func() bool { return s.status().Held == 0 })
 }
 
-// No name is signed that the policy or the intermediate does not cover, whatever the other says.
+// A name is signed only if the policy and an intermediate cover it.
 func TestBothMustCover(t *testing.T) {
 	s := newSigner(t)
 	s.inspect(t, "w.test", "one.test")
@@ -174,8 +174,8 @@ func TestBothMustCover(t *testing.T) {
 	}
 }
 
-// A name that is no longer inspected is taken back, and a new intermediate has all certificates made anew. A file that can't
-// be used changes nothing.
+// A name that is no longer inspected is removed, and a new intermediate renews all certificates. An unusable file
+// changes nothing.
 func TestFilesChange(t *testing.T) {
 	s := newSigner(t)
 	s.inspect(t, "w.test", "one.test")
@@ -204,7 +204,7 @@ func TestFilesChange(t *testing.T) {
 	}
 }
 
-// A certificate is made anew when two thirds of its life are over, and when the clock was set to before its begin.
+// A certificate is renewed after two thirds of its life, and when the clock was set to before its start.
 func TestRenewal(t *testing.T) {
 	s := newSigner(t)
 	stream := s.stream(t)
@@ -229,7 +229,7 @@ func TestStreamsAreIndependent(t *testing.T) {
 	must.Happen(t, "all are taken back", func() bool { return s.status().Held == 0 })
 }
 
-// What is not understood ends its stream, with a reason that the status tells.
+// An invalid request ends its stream, with a reason in the status.
 func TestStreamsEnd(t *testing.T) {
 	s := newSigner(t)
 	for what, test := range map[string]struct {
@@ -258,8 +258,8 @@ func TestStreamsEnd(t *testing.T) {
 	}
 }
 
-// Only the program's group can reach the socket on which certificates are given, and only root the others. Nobody can open the
-// file with secrets on the disk, which stays as it is.
+// Only the program's group can reach the socket for certificates, and only root the others. Nobody can open the
+// file with secrets on the disk, which keeps its content.
 func TestListen(t *testing.T) {
 	must.BeRoot(t, "to give a file to a group")
 	folder := filepath.Join(filepath.Dir(must.SocketPath(t)), "signer")
@@ -294,7 +294,7 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// The signer uses the sockets that it was given, and tells what it has loaded.
+// The signer uses the sockets that it was given, and reports its loaded files.
 func TestSign(t *testing.T) {
 	must.BeRoot(t, "to give a file to a group")
 	s := newSigner(t)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// listed issues what is in a list: names with a version.
+// listed issues the resources in a list: names with a version.
 type listed map[string]string
 
 func (l listed) issue(asked string, _ time.Time) (issued, error) {
@@ -45,7 +45,7 @@ func newScene(t testing.TB, names ...string) *scene {
 	return made
 }
 
-// answers returns all responses: names with their version, or with a minus.
+// answers returns all responses: names with their version, or with a minus for a removal.
 func (s *scene) answers() string {
 	s.t.Helper()
 	var answers []string
@@ -73,7 +73,7 @@ func (s *scene) expect(when, want string, held ...string) {
 	}
 }
 
-// Every name that is subscribed to is answered, each on its own, and again if it is subscribed to again.
+// Every subscription is answered, each on its own, even a repeated one.
 func TestEveryNameIsAnswered(t *testing.T) {
 	s := newScene(t, "a", "b")
 	s.listed["c"] = "fails"
@@ -89,7 +89,7 @@ func TestEveryNameIsAnswered(t *testing.T) {
 	}
 }
 
-// What is unsubscribed from is forgotten, and no longer answered.
+// An unsubscribed name is forgotten, and no longer answered.
 func TestUnsubscribed(t *testing.T) {
 	s := newScene(t, "a", "b")
 	s.take(request{subscribe: []string{"a", "b"}})
@@ -103,7 +103,7 @@ func TestUnsubscribed(t *testing.T) {
 	s.expect("both at once", "b=1", "b")
 }
 
-// A change of what there is reaches Envoy: another version, and that there is none any more.
+// Changes reach Envoy: another version, or a removal.
 func TestReview(t *testing.T) {
 	s := newScene(t, "a", "b", "c", "d")
 	s.take(request{subscribe: []string{"a", "b", "c", "d"}})
@@ -119,7 +119,7 @@ func TestReview(t *testing.T) {
 	s.expect("asked again", "-c", "a", "b")
 }
 
-// Beyond its bound, what was asked for first is taken back, after the new one was given. Who waits is never passed over.
+// Beyond the limit, the oldest name is removed, after the new one was sent. Waiting names are never skipped.
 func TestEviction(t *testing.T) {
 	s := newScene(t, "a", "b", "c", "d")
 	s.most = 2
@@ -131,7 +131,7 @@ func TestEviction(t *testing.T) {
 	s.expect("one that was taken back", "a=1 -c", "d", "a")
 }
 
-// However many names are made up below one rule, others' certificates stay, and what is too much is that rule's.
+// However many names are invented below one rule, other rules' certificates stay, and the surplus is that rule's.
 func TestARulesEviction(t *testing.T) {
 	s := newScene(t, "kept", "a.other.test", "b.other.test")
 	s.most = 10
@@ -159,7 +159,7 @@ func TestARulesEviction(t *testing.T) {
 	}
 }
 
-// One that Envoy rejects is taken back, so that it asks again.
+// A certificate that Envoy rejects is removed, so that Envoy requests it again.
 func TestRejected(t *testing.T) {
 	s := newScene(t, "a", "b")
 	s.take(request{subscribe: []string{"a", "b"}})
@@ -175,7 +175,7 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// However names are spelt and however many there are, no more is remembered than the bound, nor more than was asked at once.
+// For any spelling and number of names, no more are remembered than the limit, nor than were requested at once.
 func TestMemoryIsBounded(t *testing.T) {
 	s := newScene(t)
 	for number := range 5000 {

@@ -11,7 +11,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// givenScene writes one letter to each socket that it was given, if using that blocks nothing else.
+// givenScene writes one letter to each given socket, if using it blocks nothing else.
 const givenScene = "given sockets"
 
 // A companion finds as many sockets as it was given.

@@ -13,7 +13,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// stalled returns a pipe that is full, and its reader.
+// stalled returns a full pipe and its reader.
 func stalled(t *testing.T) (reader, full *os.File) {
 	t.Helper()
 	var ends [2]int
@@ -28,7 +28,7 @@ func stalled(t *testing.T) (reader, full *os.File) {
 	return os.NewFile(uintptr(ends[0]), "reader"), os.NewFile(uintptr(ends[1]), "full")
 }
 
-// Who writes to a log whose reader stalls does not wait, however much it is. When it reads again, it gets what was first.
+// Writers to a log with a stalled reader never wait. When it reads again, it gets the first messages.
 func TestALogThatIsNotRead(t *testing.T) {
 	reader, full := stalled(t)
 	log := must.Get[*os.File](t)(neverWaits(full))
@@ -54,7 +54,7 @@ func TestALogThatIsNotRead(t *testing.T) {
 	}
 }
 
-// A helper that ends is started again, although nobody reads the log in which that is told.
+// An ended helper is restarted, even if nobody reads the log.
 func TestRestartsNeedNoReader(t *testing.T) {
 	reader, full := stalled(t)
 	defer reader.Close()

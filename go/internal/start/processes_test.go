@@ -17,7 +17,7 @@ import (
 	"clawker-fw/internal/users"
 )
 
-// mounted is where a sibling's volume is.
+// mounted is the path of a container's volume.
 const mounted = "/fw"
 
 // Any process except the program and this helper is reported, with its id and command line.
@@ -41,14 +41,14 @@ func TestUnknownProcesses(t *testing.T) {
 	}
 }
 
-// A list of processes that can't be read is an error, never an empty one.
+// An unreadable list of processes is an error, never an empty one.
 func TestUnknownProcessesUnreadable(t *testing.T) {
 	if got, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), "1", nil); err == nil {
 		t.Errorf("got %q", got)
 	}
 }
 
-// A process's name may contain anything, even what looks like its own end.
+// A process's name may contain anything, even a closing parenthesis.
 func TestReadProcess(t *testing.T) {
 	proc := t.TempDir()
 	must.Write(t, proc, must.Tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
@@ -61,14 +61,14 @@ func TestReadProcess(t *testing.T) {
 	}
 }
 
-// stat is what the kernel says of a process that sleeps, with a parent and flags.
+// stat is the kernel's text about a sleeping process, with a parent and flags.
 func stat(process, parent string, flags int) string {
 	return fmt.Sprintf("%s (x) S %s 0 0 0 -1 %d 0 0 0 0", process, parent, flags)
 }
 
-// A process that has executed nothing yet is told by who has forked it: the engine and the supervisor are about to execute
-// something, and nobody else does so here. One that has executed another program is reported at once, whoever it is of. The
-// supervisor also gets what the program leaves behind.
+// A process that has executed nothing yet is recognised by its parent: Docker and the supervisor are about to
+// execute a program, and others don't do that here. One that has executed another program is reported at once,
+// whatever its parent. The supervisor also inherits the program's orphans.
 func TestAboutToExecute(t *testing.T) {
 	must.BeRoot(t, "to have a process of another user")
 	const exec = 0x400000
@@ -98,7 +98,7 @@ func TestAboutToExecute(t *testing.T) {
 	}
 }
 
-// A helper is known by its user, its group and its command line.
+// A helper is recognised by its user, its group and its command line.
 func TestRecorderIsKnown(t *testing.T) {
 	proc := t.TempDir()
 	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
@@ -126,7 +126,7 @@ func TestRecorderIsKnown(t *testing.T) {
 	expect("with another command", limited, "9: /tmp/shell")
 }
 
-// A helper that has ended is no difference while the supervisor starts it again. It is one when it keeps ending.
+// An ended helper is no difference while the supervisor restarts it. One that keeps ending is.
 func TestHelpersThatEnd(t *testing.T) {
 	volume, proc := t.TempDir(), t.TempDir()
 	sibling, status := boot.Sibling{Limits: &boot.Limits{}}, Status{Program: 1}
@@ -149,7 +149,7 @@ func TestHelpersThatEnd(t *testing.T) {
 	expect("it keeps ending", "keeps ending: recorder of refusals: signal: killed")
 }
 
-// Each helper is started with what the sibling's settings say.
+// Each helper is started with the container's settings.
 func TestHelpers(t *testing.T) {
 	place := netip.MustParseAddrPort("127.0.0.53:53")
 	for command, sibling := range map[string]boot.Sibling{

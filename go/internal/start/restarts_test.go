@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Each end is counted, the last ones with their times.
+// Each end is counted, and the last ones have their times.
 func TestRestarts(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var status Status
@@ -33,7 +33,7 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
-// Whoever sets the clock changes nothing of how often a helper has ended lately.
+// Setting the clock doesn't affect the count of recent ends.
 func TestRestartsWhileTheClockIsSet(t *testing.T) {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for what, test := range map[string]struct {
@@ -54,7 +54,7 @@ func TestRestartsWhileTheClockIsSet(t *testing.T) {
 	}
 }
 
-// A helper that ends again and again waits longer each time, and not for ever; one that has run for long does not wait.
+// A helper that keeps ending waits longer each time, up to a limit; one that has run for long does not wait.
 func TestPauses(t *testing.T) {
 	began := time.Now()
 	kept := helper{began: began}

@@ -29,10 +29,10 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// A child process has to execute another program, so the test binary is started again with a scene to play.
+// A child process has to execute another program, so the test binary is started again with a scene.
 const sceneVariable = "FWCTL_TEST_SCENE"
 
-// init keeps a scene on the main thread, whose status the kernel shows as that of the process.
+// init keeps a scene on the main thread, whose status the kernel shows for the process.
 func init() {
 	runtime.LockOSThread()
 }
@@ -54,13 +54,13 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-// sceneRoot is the volume of a sibling in a scene, and signerFolder is where its signer has its sockets.
+// sceneRoot is the volume of a container in a scene, and signerFolder the folder of its signer's sockets.
 const (
 	sceneRoot    = "/tmp/volume"
 	signerFolder = "/tmp/signer"
 )
 
-// sceneOf returns who owns the volume in a scene, and the sibling.
+// sceneOf returns the owner of the volume in a scene, and the container.
 func sceneOf(scene string) (owner int, sibling boot.Sibling) {
 	limits := nettest.SmallLimits()
 	sibling = nettest.NewSibling()
@@ -139,7 +139,7 @@ func play(scene string) error {
 	return Serve(root, sibling, []string{shell, "-c", look})
 }
 
-// look is the program that sees what serve has prepared.
+// look is the program, which prints its environment.
 const look = `
 until [ -e /tmp/recorder ]; do sleep 0.01; done
 cat /tmp/recorder
@@ -157,7 +157,7 @@ echo END
 until [ -e /tmp/copied ]; do sleep 0.01; done
 `
 
-// playHelper says who the recorder is, and what it has, in lines that begin with its name.
+// playHelper prints the recorder's user and files, in lines that start with its name.
 const playHelper = `#!/bin/sh
 if [ "$1" = sign ]; then
 	{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Status: $(readlink /proc/$$/fd/4)"; echo "Secrets: $(readlink /proc/$$/fd/5)"; echo "Kept: $(readlink /proc/$$/fd/6)"; echo "Rests: $(readlink /proc/$$/fd/7)"; echo "More: $(readlink /proc/$$/fd/8 /proc/$$/fd/9)"; } | sed 's/^/Signer/' >/tmp/signing.new
@@ -173,7 +173,7 @@ wait
 
 var provenFiles = map[string]string{"rds/routes.json": `{"resources":["routes"]}`, "lds/listeners.json": `{"resources":["listeners"]}`}
 
-// makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
+// makeVolume creates a volume in which set 1 was started before, and whose files may have changed since.
 func makeVolume(root string, owner int, changed bool) error {
 	want := hot.Commit{Version: hot.Unversioned}
 	for path, content := range provenFiles {
@@ -238,7 +238,7 @@ func startTo(t *testing.T, scene string, stderr io.Writer) (stdout string, err e
 	return out.String(), err
 }
 
-// served returns what a sibling's program sees: its status by field, and all its output.
+// served returns a program's status by field, and all its output.
 func served(t *testing.T, scene string) (status map[string]string, text string) {
 	t.Helper()
 	var talk bytes.Buffer
@@ -264,11 +264,11 @@ func servedTo(t *testing.T, scene string, stderr io.Writer) (status map[string]s
 	return status, stdout
 }
 
-// The program starts as an unprivileged user of its own, another one each time, without further groups or capabilities, and
-// can't gain any. By then, the network is configured, a claimed address is held again, everybody may write into /tmp, whatever
-// mode the engine gave it, and as many files may be open as the container's hard limit allows, even if fwctl was started with a
-// lower soft limit, which Go's runtime would otherwise restore. The supervisor belongs to root, and has only what it takes to
-// start a process of another user, and to copy the files of one. Only root can ask it.
+// The program starts as an unprivileged user, another one each time, without further groups or capabilities, and
+// can't gain any. By then, the network is configured, a claimed address is held again, everybody may write into
+// /tmp, whatever its mode from Docker, and the limit of open files is the container's hard limit, even if fwctl
+// was started with a lower soft limit, which Go's runtime would otherwise restore. The supervisor belongs to root,
+// with only the capabilities to start another user's process and to copy its files. Only root can ask it.
 func TestServe(t *testing.T) {
 	status, text := served(t, "as a sibling")
 	expectUnprivileged(t, status, "", "65532")
@@ -314,8 +314,8 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, group strin
 	}
 }
 
-// The recorder is a process of a user of its own, without any privilege, and with nothing but its two sockets and what the
-// program writes: also when it was started again.
+// The recorder has its own user, no privilege, and only its two sockets and the program's output, also after a
+// restart.
 func TestServeStartsTheRecorder(t *testing.T) {
 	for scene, ended := range map[string]string{"as a sibling": "", "with a recorder that ends": "/tmp/once"} {
 		status, _ := served(t, scene)
@@ -338,8 +338,8 @@ func TestServeStartsTheRecorder(t *testing.T) {
 	}
 }
 
-// The signer is a process of a user of its own, and the only one of its group. It has no privilege and nothing but its
-// sockets, in a folder that only the program's group can enter, and the files for secrets: one in memory, and one at rest.
+// The signer has its own user and group, no privilege, and only its sockets, in a folder that only the program's
+// group can enter, and the files for secrets: one in memory, and one at rest.
 func TestServeStartsTheSigner(t *testing.T) {
 	status, _ := served(t, "with a signer")
 	expectUnprivileged(t, status, "Signer", "65531")
@@ -356,7 +356,7 @@ func TestServeStartsTheSigner(t *testing.T) {
 	}
 }
 
-// The program finds the proven files, even if somebody had changed them.
+// The program finds the verified files, even after manual changes.
 func TestServePutsBackWhatWasProven(t *testing.T) {
 	status, _ := served(t, "on changed files")
 	for path, content := range provenFiles {
@@ -369,8 +369,8 @@ func TestServePutsBackWhatWasProven(t *testing.T) {
 	}
 }
 
-// A stop reaches the program, which belongs to another user, though the supervisor has no capability to send it a signal. The
-// container ends as the program does.
+// A stop reaches the program of another user, though the supervisor has no capability to signal it. The container
+// ends with the program.
 func TestServeStopsTheProgram(t *testing.T) {
 	_, stderr, err := start(t, "to be stopped")
 	var exit *exec.ExitError

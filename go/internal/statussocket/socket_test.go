@@ -54,7 +54,7 @@ func (f *failing) Accept() (net.Conn, error) {
 	return f.Listener.Accept()
 }
 
-// A failed accept does not end the status server, since a process without a status would count as dead.
+// A failed accept does not end the status server, because a process without a status would count as dead.
 func TestTellGoesOn(t *testing.T) {
 	path := must.SocketPath(t)
 	listener, err := Listen(path, 0o666)

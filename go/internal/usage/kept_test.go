@@ -31,7 +31,7 @@ func written(t *testing.T, files *kept, table *Table) {
 	must.Succeed(t, files.write(table))
 }
 
-// What was written is there for the next recorder, which goes on with it. Nothing that has not changed is written again.
+// The next recorder continues the written record. An unchanged record is not written again.
 func TestWhatIsWrittenOutlivesTheRecorder(t *testing.T) {
 	root := t.TempDir()
 	table, now := newTable()
@@ -55,7 +55,7 @@ func TestWhatIsWrittenOutlivesTheRecorder(t *testing.T) {
 	}
 }
 
-// If the latest file was cut off while it was written, the one before it counts. An empty volume has nothing.
+// If the latest file is incomplete, the one before counts. An empty volume has nothing.
 func TestACutFile(t *testing.T) {
 	root := t.TempDir()
 	if _, ok := opened(t, root).left(); ok {
@@ -79,7 +79,7 @@ func TestACutFile(t *testing.T) {
 	}
 }
 
-// A shorter content over a longer one, cut off before the file is, reads as the shorter one.
+// A shorter content over a longer one, not truncated yet, reads as the shorter one.
 func TestALongerContentBefore(t *testing.T) {
 	root := t.TempDir()
 	table, _ := newTable()
@@ -94,7 +94,7 @@ func TestALongerContentBefore(t *testing.T) {
 	}
 }
 
-// The most that a table knows takes little room on the disk.
+// A full table takes little room on the disk.
 func TestTheFilesAreBounded(t *testing.T) {
 	root := t.TempDir()
 	table, _ := newTable()
@@ -111,7 +111,7 @@ func TestTheFilesAreBounded(t *testing.T) {
 	}
 }
 
-// fwctl asks over the socket. A recorder that is started again goes on.
+// fwctl asks over the socket. A restarted recorder continues.
 func TestTheRecorderAnswers(t *testing.T) {
 	root := t.TempDir()
 	socket := filepath.Join(root, "socket")

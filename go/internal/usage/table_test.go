@@ -14,7 +14,7 @@ var (
 	ours  = netip.MustParseAddr("10.0.0.20")
 )
 
-// clock is a time that tests set.
+// clock is a settable time.
 type clock struct{ at time.Time }
 
 func (c *clock) now() time.Time             { return c.at }
@@ -25,7 +25,7 @@ func newTable() (*Table, *clock) {
 	return New([]netip.Addr{ours}, now.now), now
 }
 
-// ending is the line about a connection that has ended.
+// ending is the line about an ended connection.
 func ending(key, chain string, received, sent uint64) string {
 	return fmt.Sprintf("used %s 10.0.0.7:4711 %d %d Ended 10.1.0.20:999 %s\n", key, received, sent, chain)
 }
@@ -44,8 +44,8 @@ func names(known History) []string {
 	return uses
 }
 
-// What is known of a name, protocol and port is when it was used first and last, and how much. A port or a protocol more is
-// another use, and the case of no name matters, because Envoy writes it in lower case.
+// The record of a name, protocol and port has its first and last use, and how much. Another port or protocol is
+// another entry, and names are in lower case, as Envoy writes them.
 func TestUsesAreCounted(t *testing.T) {
 	table, now := newTable()
 	take(table, ending("https a.test 443", "tls a.test guarded", 10, 200))
@@ -66,7 +66,7 @@ func TestUsesAreCounted(t *testing.T) {
 	}
 }
 
-// A connection that stays open is a use, and counts once, when it ends.
+// An open connection is a use, and counts once, when it ends.
 func TestAnOpenConnectionIsAUse(t *testing.T) {
 	table, now := newTable()
 	open := "used tcp db.test 5432 10.0.0.7:4711 100 200 TcpPeriodic 10.1.0.20:999 tcp\n"
@@ -82,8 +82,8 @@ func TestAnOpenConnectionIsAUse(t *testing.T) {
 	}
 }
 
-// What leads nowhere is no use, and neither is what we try ourselves. One of our own connections to a host that stays open is
-// shared with agents. What passes without a rule is no use of one.
+// Connections without a host don't count, and neither do our own attempts. But agents share one of our connections
+// that stays open. Observed traffic is no use of a rule.
 func TestWhatIsNoUse(t *testing.T) {
 	table, _ := newTable()
 	nowhere := strings.Replace(ending("https a.test 443", "tls", 1, 2), "10.1.0.20:999", "-", 1)
@@ -99,7 +99,7 @@ func TestWhatIsNoUse(t *testing.T) {
 	}
 }
 
-// Lines that can't be read are counted, and change nothing else.
+// Unreadable lines are counted, and change nothing else.
 func TestUnreadableLines(t *testing.T) {
 	table, _ := newTable()
 	good := ending("https a.test 443", "tls", 1, 2)
@@ -115,7 +115,7 @@ func TestUnreadableLines(t *testing.T) {
 	}
 }
 
-// The names that an agent makes up below a subtree rule are one use, by the rule, and take no room from others.
+// Names that an agent invents below a subtree rule are one use, of the rule, and take no room from others.
 func TestNamesBelowASubtreeAreOneUse(t *testing.T) {
 	table, _ := newTable()
 	for _, chain := range []string{"tls .cdn.test guarded", "tls 17 below guarded 0123456789abcdef", "https 443 .api.test guarded: /v1", "http 80 .cdn.test"} {
@@ -134,8 +134,7 @@ func TestNamesBelowASubtreeAreOneUse(t *testing.T) {
 	}
 }
 
-// With more rules than there is room for, what was not used for the longest time goes first, and the answer does not go back
-// further than it knows.
+// With more rules than room, the least recently used ones go first, and the record starts later.
 func TestManyRulesForgetTheOldest(t *testing.T) {
 	table, now := newTable()
 	table.most = 10
@@ -149,7 +148,7 @@ func TestManyRulesForgetTheOldest(t *testing.T) {
 	}
 }
 
-// A use that comes again is the last one to go.
+// A repeated use is the last one to go.
 func TestWhatIsUsedAgainStays(t *testing.T) {
 	table, _ := newTable()
 	table.most = 3
@@ -161,7 +160,7 @@ func TestWhatIsUsedAgainStays(t *testing.T) {
 	}
 }
 
-// What nobody has used for a year is forgotten.
+// A use is forgotten after a year.
 func TestOldUsesAreForgotten(t *testing.T) {
 	table, now := newTable()
 	take(table, ending("https a.test 443", "tls a.test", 1, 2))
@@ -172,7 +171,7 @@ func TestOldUsesAreForgotten(t *testing.T) {
 	}
 }
 
-// Whatever is in a line, reading it neither fails nor keeps anything that is no host name.
+// No line makes reading fail, or adds an invalid host name.
 func FuzzTake(f *testing.F) {
 	f.Add("https a.test 443 10.0.0.7:4711 10 20 Ended 10.1.0.20:999 tls a.test guarded\n")
 	f.Add("udp a.test 53 10.0.0.7:4711 1 2 UdpPeriodic - udp")
@@ -192,8 +191,8 @@ func FuzzTake(f *testing.F) {
 	})
 }
 
-// A clock that is set back, at any time and for as long as it likes, neither ends the recorder nor has it forget: what was
-// used last stays, in the table, in its answers and in its files.
+// A clock that is set back, at any time and by any amount, neither ends the recorder nor makes it forget: the last
+// used entries stay, in the table, in its answers and in its files.
 func TestTheClockIsSetBack(t *testing.T) {
 	const many = 1000
 	table, now := newTable()
@@ -230,7 +229,7 @@ func TestTheClockIsSetBack(t *testing.T) {
 	}
 }
 
-// A clock that was ahead for a while makes nothing forgotten when it is right again.
+// A clock that was ahead for a while causes no loss when it is right again.
 func TestTheClockWasAhead(t *testing.T) {
 	table, now := newTable()
 	take(table, ending("https a.test 443", "tls a.test", 1, 2))

@@ -8,7 +8,7 @@ import (
 	"clawker-fw/internal/must"
 )
 
-// A user id is chosen among all that the container has and that nobody uses: with remapped ids, from the upper half.
+// A user id is chosen among all unused ids of the container: with remapped ids, from the upper half.
 func TestUsersHere(t *testing.T) {
 	for mapped, want := range map[string]users{
 		"0 0 4294967295":                          {FewestUsers, noUser - 1},
@@ -51,7 +51,7 @@ func TestUsersOfGroupsDiffer(t *testing.T) {
 	}
 }
 
-// A program that shares its user id with images, or whose ids differ, is told.
+// A program with an image's user id, or with several ids, is reported.
 func TestSharedUser(t *testing.T) {
 	proc := t.TempDir()
 	for ids, want := range map[string][]string{
