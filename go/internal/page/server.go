@@ -154,7 +154,7 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 	hardware, err := s.store.holders.hardwareOf(source)
 	own, resolver := half{by: byProxy, err: err}, half{by: byResolver, err: err}
 	if err == nil {
-		own.agentHistory = s.store.Told(source, hardware)
+		own.agentHistory = s.store.History(source, hardware)
 		resolver.agentHistory, resolver.err = s.other(source, hardware)
 	}
 	made := newDocument(source, resolver, own)
@@ -207,7 +207,7 @@ func (s *Store) answer(connection net.Conn) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(connection).Encode(s.Told(source, hardware))
+	return json.NewEncoder(connection).Encode(s.History(source, hardware))
 }
 
 func question(source netip.Addr, hardware string) string {

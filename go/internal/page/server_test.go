@@ -74,7 +74,7 @@ func TestPage(t *testing.T) {
 		resolver.refuseAt(someone, "a.test", then.Add(2*time.Second))
 	}
 	other := func(source netip.Addr, hardware string) (agentHistory, error) {
-		return resolver.Told(source, hardware), nil
+		return resolver.History(source, hardware), nil
 	}
 
 	got := asks(s, other, "GET", "/")

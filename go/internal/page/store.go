@@ -164,8 +164,8 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 	}
 }
 
-// Told returns the history of the agent with both addresses.
-func (s *Store) Told(source netip.Addr, hardware string) agentHistory {
+// History returns the history of the agent with both addresses.
+func (s *Store) History(source netip.Addr, hardware string) agentHistory {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	known := s.agents[source]

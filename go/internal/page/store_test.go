@@ -69,13 +69,13 @@ func TestToldIsOnesOwn(t *testing.T) {
 		s.refuse(someone, name)
 	}
 	s.refuse(another, "c.test")
-	if got := s.Told(someone, first); names(got) != "b.test:1 a.test:2" || !got.Since.Equal(then) || got.More != 0 {
+	if got := s.History(someone, first); names(got) != "b.test:1 a.test:2" || !got.Since.Equal(then) || got.More != 0 {
 		t.Errorf("%+v", got)
 	}
-	if got := s.Told(another, second); names(got) != "c.test:1" {
+	if got := s.History(another, second); names(got) != "c.test:1" {
 		t.Errorf("%+v", got)
 	}
-	if got := s.Told(netip.MustParseAddr("10.213.0.9"), first); len(got.Refusals) != 0 {
+	if got := s.History(netip.MustParseAddr("10.213.0.9"), first); len(got.Refusals) != 0 {
 		t.Errorf("somebody else is told %+v", got)
 	}
 }
@@ -85,21 +85,21 @@ func TestToldIsOnesOwn(t *testing.T) {
 func TestAddressesAreReused(t *testing.T) {
 	s := newScene()
 	s.refuse(someone, "former.test")
-	if got := s.Told(someone, second); len(got.Refusals) != 0 {
+	if got := s.History(someone, second); len(got.Refusals) != 0 {
 		t.Errorf("before the kernel has told of it: %+v", got)
 	}
 	s.at = then.Add(time.Minute)
 	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "late.test", then.Add(59*time.Second))
-	if got := s.Told(someone, second); len(got.Refusals) != 0 {
+	if got := s.History(someone, second); len(got.Refusals) != 0 {
 		t.Errorf("%+v", got)
 	}
 	s.refuse(someone, "own.test")
-	got := s.Told(someone, second)
+	got := s.History(someone, second)
 	if names(got) != "own.test:1" || !got.Since.Equal(s.at) {
 		t.Errorf("%+v", got)
 	}
-	if got := s.Told(someone, first); len(got.Refusals) != 0 {
+	if got := s.History(someone, first); len(got.Refusals) != 0 {
 		t.Errorf("the former one, who has gone, is told %+v", got)
 	}
 }
@@ -114,11 +114,11 @@ func TestOfTheUnsureLessIsTold(t *testing.T) {
 		s.at = then.Add(rememberedUnsure)
 		s.refuse(someone, "new.test")
 		s.at = s.at.Add(time.Second)
-		if got := s.Told(someone, hardware); names(got) != want {
+		if got := s.History(someone, hardware); names(got) != want {
 			t.Errorf("%s: %+v", hardware, got)
 		}
 		s.at = s.at.Add(remembered)
-		if got := s.Told(someone, hardware); len(got.Refusals) != 0 || !got.Since.After(then) {
+		if got := s.History(someone, hardware); len(got.Refusals) != 0 || !got.Since.After(then) {
 			t.Errorf("%s: after an hour %+v", hardware, got)
 		}
 	}
@@ -131,7 +131,7 @@ func TestBounds(t *testing.T) {
 	for number := range 10_000 {
 		s.refuse(someone, fmt.Sprintf("%d.%s.test", number, strings.Repeat("a", 300)))
 	}
-	got := s.Told(someone, first)
+	got := s.History(someone, first)
 	if len(got.Refusals) != mostRefusals || got.More != 10_000-mostRefusals || !strings.HasPrefix(got.Refusals[mostRefusals-1].Name, "9999.") {
 		t.Errorf("%d, %d more", len(got.Refusals), got.More)
 	}
@@ -154,7 +154,7 @@ func TestBounds(t *testing.T) {
 	if counted != s.size {
 		t.Errorf("%d octets are counted as %d", counted, s.size)
 	}
-	if names(s.Told(another, second)) == "" {
+	if names(s.History(another, second)) == "" {
 		t.Error("the quiet one lost its refusal")
 	}
 }
@@ -172,7 +172,7 @@ func TestLinesOfEachKind(t *testing.T) {
 		s := newScene()
 		s.Add(someone, []byte(text))
 		var names string
-		for _, refusal := range s.Told(someone, first).Refusals {
+		for _, refusal := range s.History(someone, first).Refusals {
 			names = strings.TrimSpace(fmt.Sprintf("%s %s %d %s %s %s", refusal.Protocol, refusal.Name, refusal.Port, refusal.Reason, refusal.Method, refusal.Path))
 		}
 		if names != want {
@@ -197,15 +197,15 @@ func TestTheClockIsSet(t *testing.T) {
 		s.ahead = ahead
 		s.at = s.at.Add(time.Minute)
 		s.refuse(someone, "after.test")
-		if got := names(s.Told(someone, first)); got != "before.test:1 after.test:1" {
+		if got := names(s.History(someone, first)); got != "before.test:1 after.test:1" {
 			t.Errorf("%s: %q", ahead, got)
 		}
 		s.at = s.at.Add(remembered - 30*time.Second)
-		if got := names(s.Told(someone, first)); got != "after.test:1" {
+		if got := names(s.History(someone, first)); got != "after.test:1" {
 			t.Errorf("%s, later: %q", ahead, got)
 		}
 		s.at = s.at.Add(remembered)
-		if got := names(s.Told(someone, first)); got != "" {
+		if got := names(s.History(someone, first)); got != "" {
 			t.Errorf("%s, much later: %q", ahead, got)
 		}
 	}
@@ -216,7 +216,7 @@ func TestTheClockIsSet(t *testing.T) {
 	s.refuseAt(someone, "of nobody knows whom", begun.Add(-24*time.Hour))
 	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "of the one before", begun)
-	if got := names(s.Told(someone, second)); got != "" {
+	if got := names(s.History(someone, second)); got != "" {
 		t.Errorf("another one's: %q", got)
 	}
 }
