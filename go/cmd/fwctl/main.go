@@ -164,11 +164,11 @@ func serve(sibling boot.Sibling, words []string) (any, error) {
 
 // report runs a probe.
 func report(sibling boot.Sibling, words []string) (any, error) {
-	known, err := readEvidence(words)
+	evidence, err := readEvidence(words)
 	if err != nil {
 		return nil, err
 	}
-	answer := probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
+	answer := probe.Run(root, sibling, serving.Of(sibling, evidence), probe.Thoroughness{
 		Envoy: !slices.Contains(words, "without-envoy"), Starting: slices.Contains(words, "starting"),
 	}, func() error { return privileges.Keep(network...) })
 	answer.Verbs = verbNames
@@ -234,8 +234,8 @@ func used(boot.Sibling, []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := usage.Ask(usage.Socket)
-	return usedNow{known, open}, err
+	history, err := usage.Ask(usage.Socket)
+	return usedNow{history, open}, err
 }
 
 // untold counts refusals since the program's start that have no log line: the queries and datagrams that the
@@ -288,15 +288,15 @@ func parseSize(word string) (int64, error) { return strconv.ParseInt(word, 10, 6
 const evidencePrefix = "known="
 
 func readEvidence(arguments []string) (serving.Evidence, error) {
-	var known serving.Evidence
+	var evidence serving.Evidence
 	for _, argument := range arguments {
 		if text, ok := strings.CutPrefix(argument, evidencePrefix); ok {
-			if err := json.Unmarshal([]byte(text), &known); err != nil {
+			if err := json.Unmarshal([]byte(text), &evidence); err != nil {
 				return nil, fmt.Errorf("evidence: %w", err)
 			}
 		}
 	}
-	return known, nil
+	return evidence, nil
 }
 
 // tellTaken returns a function that reports the program's acceptance of the files, then lets the program rest

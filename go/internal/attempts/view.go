@@ -59,24 +59,24 @@ func AgentsSee(root string, sibling boot.Sibling, envoy bool) (map[string][]stri
 	if sibling.Service == nil {
 		return map[string][]string{}, nil
 	}
-	seen := map[string][]string{"coredns": {}}
+	views := map[string][]string{"coredns": {}}
 	if arp.Claimed(root) {
-		seen["coredns"] = seenOfResolver(netip.AddrPortFrom(sibling.Service.Address, 53))
+		views["coredns"] = seenOfResolver(netip.AddrPortFrom(sibling.Service.Address, 53))
 	}
 	if !envoy {
-		return seen, nil
+		return views, nil
 	}
 	entrance, err := readEntrance(root)
 	if err != nil {
-		seen["envoy"] = []string{"unreadable: " + err.Error()}
-		return seen, nil
+		views["envoy"] = []string{"unreadable: " + err.Error()}
+		return views, nil
 	}
 	problems, dropped := seenForAWhile(entrance)
-	seen["envoy"] = problems
+	views["envoy"] = problems
 	if dropped {
-		return seen, []string{"envoy"}
+		return views, []string{"envoy"}
 	}
-	return seen, nil
+	return views, nil
 }
 
 // Seen is the output of see: the problems that agents would have with an Envoy that doesn't serve them yet.
@@ -130,7 +130,7 @@ func unreached(reasons []error) bool {
 
 // isThere reports whether a host on our networks answers ARP, now or within a time.
 func isThere(address netip.Addr, within time.Duration) bool {
-	known := func() (netlink.Neigh, bool) {
+	neighbour := func() (netlink.Neigh, bool) {
 		entries, _ := netlink.NeighList(0, unix.AF_INET)
 		at := slices.IndexFunc(entries, func(entry netlink.Neigh) bool { return entry.IP.Equal(address.AsSlice()) })
 		if at < 0 {
@@ -138,7 +138,7 @@ func isThere(address netip.Addr, within time.Duration) bool {
 		}
 		return entries[at], entries[at].State&(unix.NUD_REACHABLE|unix.NUD_PERMANENT) != 0
 	}
-	if entry, reachable := known(); reachable || entry.IP != nil {
+	if entry, reachable := neighbour(); reachable || entry.IP != nil {
 		_ = netlink.NeighDel(&entry) // the entry may be outdated
 	}
 	connection, err := net.Dial("udp", netip.AddrPortFrom(address, discard).String())
@@ -150,7 +150,7 @@ func isThere(address netip.Addr, within time.Duration) bool {
 		return false
 	}
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(serving.PollEvery) {
-		if _, reachable := known(); reachable {
+		if _, reachable := neighbour(); reachable {
 			return true
 		}
 	}

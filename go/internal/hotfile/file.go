@@ -25,8 +25,8 @@ type File[T any] struct {
 	parse func(content []byte) (T, error)
 	state atomic.Pointer[state[T]]
 
-	refreshing   sync.Mutex
-	seen, unread Identity // last loaded or rejected, and last unreadable
+	refreshing        sync.Mutex
+	processed, unread Identity // last loaded or rejected, and last unreadable
 }
 
 type state[T any] struct {
@@ -64,7 +64,7 @@ func (f *File[T]) Refresh() {
 	f.refreshing.Lock()
 	defer f.refreshing.Unlock()
 	now, before := Identify(f.path), f.state.Load()
-	if now == f.seen {
+	if now == f.processed {
 		return
 	}
 	loaded := state[T]{Status: Status{Refused: before.Refused}}
@@ -88,7 +88,7 @@ func (f *File[T]) Refresh() {
 	if unread {
 		f.unread = now
 	} else {
-		f.seen = now
+		f.processed = now
 	}
 }
 

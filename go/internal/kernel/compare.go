@@ -26,7 +26,7 @@ type namespace struct {
 // everything that affects packets. Each item is either expected or a difference, and so is an unreadable part.
 func Differences(sibling boot.Sibling) []string {
 	differences := []string{}
-	seen, err := readNamespace()
+	network, err := readNamespace()
 	if err != nil {
 		return append(differences, "unreadable: interfaces: "+err.Error())
 	}
@@ -45,12 +45,12 @@ func Differences(sibling boot.Sibling) []string {
 		{"timeouts", timeoutDifferences},
 		{"IPsec policies", policyDifferences},
 	} {
-		partDifferences, err := part.compare(sibling, seen)
+		partDifferences, err := part.compare(sibling, network)
 		for range changesTolerated {
 			if !errors.Is(err, netlink.ErrDumpInterrupted) {
 				break
 			}
-			partDifferences, err = part.compare(sibling, seen)
+			partDifferences, err = part.compare(sibling, network)
 		}
 		differences = append(differences, partDifferences...)
 		if err != nil {
@@ -120,11 +120,11 @@ func (n *namespace) nameIn(subnet netip.Prefix) string {
 	return fmt.Sprintf("the interface in %s", subnet)
 }
 
-func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+func interfaceDifferences(sibling boot.Sibling, network *namespace) ([]string, error) {
 	var differences []string
 	ours := map[int]bool{}
 	for _, iface := range sibling.Interfaces {
-		link := seen.withAddress(iface.Address)
+		link := network.withAddress(iface.Address)
 		if link == nil {
 			differences = append(differences, fmt.Sprintf("the interface with %s is missing", iface.Address))
 			continue
@@ -132,7 +132,7 @@ func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, erro
 		ours[link.Attrs().Index] = true
 		differences = append(differences, problems(link)...)
 	}
-	for _, link := range seen.links {
+	for _, link := range network.links {
 		attributes := link.Attrs()
 		switch {
 		case attributes.Flags&net.FlagLoopback != 0:
@@ -166,7 +166,7 @@ func problems(link netlink.Link) []string {
 }
 
 // queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Veth pairs have none.
-func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
+func queueDifferences(_ boot.Sibling, network *namespace) ([]string, error) {
 	queues, err := netlink.QdiscList(nil)
 	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_NET_SCHED
 		return nil, nil
@@ -178,32 +178,32 @@ func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 	for _, queue := range queues {
 		if queue.Type() != "noqueue" {
 			differences = append(differences,
-				fmt.Sprintf("queue %s on %s is not ours", queue.Type(), seen.name(queue.Attrs().LinkIndex)))
+				fmt.Sprintf("queue %s on %s is not ours", queue.Type(), network.name(queue.Attrs().LinkIndex)))
 		}
 	}
 	return differences, nil
 }
 
-func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+func addressDifferences(sibling boot.Sibling, network *namespace) ([]string, error) {
 	expected := Expect("address 127.0.0.1/8 on lo of scope host")
 	expected.Allow("address ::1/128 on lo of scope host")
 	for _, iface := range sibling.Interfaces {
-		name := seen.nameIn(iface.Subnet)
+		name := network.nameIn(iface.Subnet)
 		expected.Add(fmt.Sprintf("address %s/%d on %s", iface.Address, iface.Subnet.Bits(), name))
 	}
 	for _, address := range sibling.Addresses {
-		expected.Add(fmt.Sprintf("address %s/32 on %s", address.Address, seen.nameIn(address.Subnet)))
+		expected.Add(fmt.Sprintf("address %s/32 on %s", address.Address, network.nameIn(address.Subnet)))
 	}
 	if sibling.Service != nil { // the report has `claimed` for it; a released one stays on lo
 		service := sibling.Service
 		expected.Allow(
-			fmt.Sprintf("address %s/32 on %s", service.Address, seen.nameIn(service.Subnet)),
+			fmt.Sprintf("address %s/32 on %s", service.Address, network.nameIn(service.Subnet)),
 			fmt.Sprintf("address %s/32 on lo of scope host", service.Address),
 		)
 	}
 	var texts []string
-	for _, address := range seen.addresses {
-		text := fmt.Sprintf("address %s on %s", address.IPNet, seen.name(address.LinkIndex))
+	for _, address := range network.addresses {
+		text := fmt.Sprintf("address %s on %s", address.IPNet, network.name(address.LinkIndex))
 		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
 			text += " of scope " + scope.String()
 		}
@@ -215,32 +215,32 @@ func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 	return expected.Differences(texts), nil
 }
 
-func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+func routeDifferences(sibling boot.Sibling, network *namespace) ([]string, error) {
 	expected := Expect()
 	add := func(routes ...netlink.Route) {
 		for _, route := range routes {
-			expected.Add(seen.describeRoute(route))
+			expected.Add(network.describeRoute(route))
 		}
 	}
 	for _, iface := range sibling.Interfaces {
 		add(netlink.Route{
 			Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Dst: IPNet(iface.Subnet.Masked()),
-			LinkIndex: indexOf(seen.in(iface.Subnet)), Src: iface.Address.AsSlice(),
+			LinkIndex: indexOf(network.in(iface.Subnet)), Src: iface.Address.AsSlice(),
 		})
 		if iface.Gateway != nil {
 			add(netlink.Route{
-				Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Gw: iface.Gateway.AsSlice(), LinkIndex: indexOf(seen.in(iface.Subnet)),
+				Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Gw: iface.Gateway.AsSlice(), LinkIndex: indexOf(network.in(iface.Subnet)),
 			})
 		}
 	}
 	for _, table := range sibling.Tables {
-		add(routesIn(table, seen.in(table.Subnet))...)
+		add(routesIn(table, network.in(table.Subnet))...)
 	}
 	for _, block := range sibling.Blocks {
-		add(blockRoute(block, seen.in(sibling.Around(block))))
+		add(blockRoute(block, network.in(sibling.Around(block))))
 	}
-	for _, address := range seen.addresses {
-		expectLocal(expected, seen, address)
+	for _, address := range network.addresses {
+		expectLocal(expected, network, address)
 	}
 	routes, err := netlink.RouteListFiltered(
 		unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
@@ -249,9 +249,9 @@ func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	}
 	var texts []string
 	for _, route := range routes {
-		texts = append(texts, seen.describeRoute(route))
+		texts = append(texts, network.describeRoute(route))
 	}
-	six, err := seen.sixRoutes()
+	six, err := network.sixRoutes()
 	return append(expected.Differences(texts), six...), err
 }
 
@@ -276,7 +276,7 @@ func (n *namespace) sixRoutes() ([]string, error) {
 
 // expectLocal adds the kernel's entries in the local table for an address, which addressDifferences has compared.
 // Older kernels also have a broadcast route for a subnet's first address.
-func expectLocal(expected Expectation, seen *namespace, address netlink.Addr) {
+func expectLocal(expected Expectation, network *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
 		return
@@ -284,7 +284,7 @@ func expectLocal(expected Expectation, seen *namespace, address netlink.Addr) {
 	bits, _ := address.Mask.Size()
 	subnet := netip.PrefixFrom(ip, bits).Masked()
 	local := func(form int, place netip.Prefix) string {
-		return seen.describeRoute(netlink.Route{
+		return network.describeRoute(netlink.Route{
 			Table: unix.RT_TABLE_LOCAL, Type: form, Dst: IPNet(place), LinkIndex: address.LinkIndex, Src: ip.AsSlice(),
 		})
 	}
@@ -313,8 +313,8 @@ var routeTypes = map[int]string{
 }
 
 func (n *namespace) describeRoute(route netlink.Route) string {
-	form, known := routeTypes[route.Type]
-	if !known {
+	form, ok := routeTypes[route.Type]
+	if !ok {
 		form = fmt.Sprintf("type %d ", route.Type)
 	}
 	text := "route " + form
@@ -413,9 +413,9 @@ func describeRule(rule netlink.Rule) string {
 
 // neighbourDifferences finds permanent neighbour entries and proxy ARP entries. A permanent entry is never
 // refreshed, so it can divert packets for a gateway or an agent.
-func neighbourDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
+func neighbourDifferences(_ boot.Sibling, network *namespace) ([]string, error) {
 	var differences []string
-	for _, link := range seen.links {
+	for _, link := range network.links {
 		if link.Attrs().Flags&net.FlagLoopback != 0 {
 			continue
 		}
@@ -430,7 +430,7 @@ func neighbourDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 					continue
 				}
 				differences = append(differences,
-					fmt.Sprintf("neighbour %s on %s is not ours", neighbour.IP, seen.name(neighbour.LinkIndex)))
+					fmt.Sprintf("neighbour %s on %s is not ours", neighbour.IP, network.name(neighbour.LinkIndex)))
 			}
 		}
 	}

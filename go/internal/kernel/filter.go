@@ -445,9 +445,9 @@ func (f legacyFilter) ask(socket, command int, table string, size, length int) (
 	if size > 0 {
 		binary.NativeEndian.PutUint32(buffer[tableNameLength:], uint32(size))
 	}
-	given := uint32(length)
+	capacity := uint32(length)
 	_, _, failure := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(socket), uintptr(f.level), uintptr(command),
-		uintptr(unsafe.Pointer(&buffer[0])), uintptr(unsafe.Pointer(&given)), 0)
+		uintptr(unsafe.Pointer(&buffer[0])), uintptr(unsafe.Pointer(&capacity)), 0)
 	if failure != 0 {
 		return nil, failure
 	}

@@ -215,11 +215,11 @@ func LinkHolding(address netip.Addr) (netlink.Link, error) {
 }
 
 func linkWhere(matches func(netip.Addr) bool, what string) (netlink.Link, error) {
-	seen, err := readNamespace()
+	network, err := readNamespace()
 	if err != nil {
 		return nil, err
 	}
-	if link := seen.holding(matches); link != nil {
+	if link := network.holding(matches); link != nil {
 		return link, nil
 	}
 	return nil, fmt.Errorf("%w has %s", ErrNoInterface, what)
@@ -286,8 +286,8 @@ func setInterfaces(settings map[string]int) error {
 		family := nl.NewRtAttr(unix.AF_INET, nil)
 		values := family.AddRtAttr(inetConf, nil)
 		for _, name := range slices.Sorted(maps.Keys(settings)) {
-			number, known := settingNumbers[name]
-			if !known {
+			number, ok := settingNumbers[name]
+			if !ok {
 				return fmt.Errorf("unknown interface setting %q", name)
 			}
 			values.AddRtAttr(number, nl.Uint32Attr(uint32(settings[name])))
@@ -306,12 +306,12 @@ func setInterfaces(settings map[string]int) error {
 	return nil
 }
 
-func settingDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
+func settingDifferences(sibling boot.Sibling, network *namespace) ([]string, error) {
 	expected := maps.Clone(sibling.Sysctls)
 	if expected == nil {
 		expected = map[string]string{}
 	}
-	for _, link := range seen.links {
+	for _, link := range network.links {
 		if link.Attrs().Flags&unix.IFF_UP == 0 {
 			continue
 		}

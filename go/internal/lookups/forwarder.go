@@ -173,7 +173,7 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	question := asked.Question[0]
 	lookup := &pendingLookup{asked: asked, askers: []asker{{asked.Id, reply}}}
 	if strings.EqualFold(question.Name, lookedUpAgain) {
-		lookup.answer(known(asked))
+		lookup.answer(loopbackAnswer(asked))
 		return
 	}
 	name, share := shareOf(strings.ToLower(question.Name))
@@ -189,9 +189,9 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 		f.refuse(lookup)
 		return
 	}
-	if known := f.pending[lookup.inquiry]; known != nil {
-		if len(known.askers) < mostAskers && !slices.ContainsFunc(known.askers, func(a asker) bool { return a.id == asked.Id }) {
-			known.askers = append(known.askers, lookup.askers...)
+	if pending := f.pending[lookup.inquiry]; pending != nil {
+		if len(pending.askers) < mostAskers && !slices.ContainsFunc(pending.askers, func(a asker) bool { return a.id == asked.Id }) {
+			pending.askers = append(pending.askers, lookup.askers...)
 		}
 		return
 	}
@@ -210,8 +210,8 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 // forwarded, and no rule can allow it, because .invalid is reserved (RFC 6761).
 const lookedUpAgain = "lookup.clawker-fw.invalid."
 
-// known answers a query for that name with an unused loopback address.
-func known(asked *dns.Msg) *dns.Msg {
+// loopbackAnswer answers a query for that name with an unused loopback address.
+func loopbackAnswer(asked *dns.Msg) *dns.Msg {
 	reply := response(asked, dns.RcodeSuccess)
 	if question := asked.Question[0]; question.Qtype == dns.TypeA {
 		header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: question.Qclass}
@@ -295,8 +295,8 @@ func (f *forwarder) begin(shared *share, l *pendingLookup) {
 
 // isNew reports whether a name may be new to Envoy. Names of UDP never count: agents can't choose them.
 func (s *share) isNew(l *pendingLookup) bool {
-	_, known := s.names[l.question.Name]
-	return !known && l.share != ""
+	_, ok := s.names[l.question.Name]
+	return !ok && l.share != ""
 }
 
 // startNew starts new names while there is time for them, first those of the agent that has used the least of it.
@@ -365,11 +365,11 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 			ttl = min(ttl, longestTTLOfContainers)
 		}
 		answer := l.answerFrom(reply, ttl)
-		_, known := shared.names[l.question.Name]
+		_, ok := shared.names[l.question.Name]
 		if len(answer.Answer) > 0 {
 			ttl = time.Duration(answer.Answer[0].Header().Ttl) * time.Second
 		}
-		if known || len(answer.Answer) > 0 {
+		if ok || len(answer.Answer) > 0 {
 			shared.names[l.question.Name] = f.now().Add(ttl + forgottenAfter)
 		}
 		l.answer(answer)
@@ -417,7 +417,7 @@ func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
 // refuse answers with a failure. Envoy still keeps a name that it knows, and asks again within 10 s.
 func (f *forwarder) refuse(l *pendingLookup) {
 	shared := f.share(l.share)
-	if _, known := shared.names[l.question.Name]; known {
+	if _, ok := shared.names[l.question.Name]; ok {
 		shared.names[l.question.Name] = f.now().Add(rememberSilence + forgottenAfter)
 	}
 	l.answer(l.failure())
@@ -533,7 +533,7 @@ const (
 // Forward answers queries until a socket fails. Its arguments are its address, its upstream, the file with the
 // rules' subtrees, and the networks of agents and of the way out. The supervisor hands it the sockets, which
 // outlive it: queries wait in them during a restart. Envoy would remember a refusal for seconds.
-func Forward(arguments []string, given []*os.File) error {
+func Forward(arguments []string, sockets []*os.File) error {
 	listen, invalidListen := netip.ParseAddrPort(arguments[0])
 	upstream, invalidUpstream := netip.ParseAddrPort(arguments[1])
 	agents, invalidAgents := netip.ParsePrefix(arguments[3])
@@ -544,19 +544,19 @@ func Forward(arguments []string, given []*os.File) error {
 	}
 	forwarder := newForwarder(exchangeWith(upstream), subtreesIn(arguments[2]))
 	forwarder.agents, forwarder.egress = agents, egress
-	if len(given) == 0 {
-		if given, err = Listen(listen); err != nil {
+	if len(sockets) == 0 {
+		if sockets, err = Listen(listen); err != nil {
 			return err
 		}
 	}
-	if len(given) != 2 {
-		return fmt.Errorf("the forwarder got %d sockets instead of two", len(given))
+	if len(sockets) != 2 {
+		return fmt.Errorf("the forwarder got %d sockets instead of two", len(sockets))
 	}
-	datagrams, err := net.FilePacketConn(given[0])
+	datagrams, err := net.FilePacketConn(sockets[0])
 	if err != nil {
 		return err
 	}
-	streams, err := net.FileListener(given[1])
+	streams, err := net.FileListener(sockets[1])
 	if err != nil {
 		return err
 	}
@@ -656,7 +656,7 @@ func subtreesIn(path string) func(name string) string {
 	return func(name string) string {
 		names, _ := file.Fresh()
 		for above := range hostname.Around(name) {
-			if _, known := names[above]; known {
+			if _, ok := names[above]; ok {
 				return above
 			}
 		}

@@ -292,8 +292,8 @@ func newDocument(source netip.Addr, halves ...half) document {
 		}
 		made.Since[half.by] = half.Since.UTC().Truncate(time.Second)
 		made.More += half.More
-		for _, known := range half.Refusals {
-			all = append(all, show(half.by, known))
+		for _, refusal := range half.Refusals {
+			all = append(all, show(half.by, refusal))
 		}
 	}
 	slices.SortStableFunc(all, func(one, other shown) int { return other.Last.Compare(one.Last) })
@@ -311,54 +311,54 @@ func newDocument(source netip.Addr, halves ...half) document {
 
 var plain = regexp.MustCompile(`^[A-Z]+/[A-Za-z0-9/._%-]*$`)
 
-func show(by string, known refused) shown {
-	known.First, known.Last = known.First.UTC(), known.Last.UTC()
-	made := shown{By: by, Sentence: reason.Sentences[known.Reason]}
-	if host, url := urlOf(known); url != "" {
-		made.Command = reason.Command(known.Reason, host, url)
-		if of := known.Method + known.Path; made.Command != "" && known.Path != "" {
+func show(by string, refusal refused) shown {
+	refusal.First, refusal.Last = refusal.First.UTC(), refusal.Last.UTC()
+	made := shown{By: by, Sentence: reason.Sentences[refusal.Reason]}
+	if host, url := urlOf(refusal); url != "" {
+		made.Command = reason.Command(refusal.Reason, host, url)
+		if of := refusal.Method + refusal.Path; made.Command != "" && refusal.Path != "" {
 			if plain.MatchString(of) {
-				made.Command += known.Path + " --method " + known.Method
+				made.Command += refusal.Path + " --method " + refusal.Method
 			} else {
 				made.Command = "" // an agent's path may be shell syntax
 			}
 		}
 	}
-	for _, text := range []*string{&known.Protocol, &known.Name, &known.Address, &known.Method, &known.Path, &known.Reason} {
+	for _, text := range []*string{&refusal.Protocol, &refusal.Name, &refusal.Address, &refusal.Method, &refusal.Path, &refusal.Reason} {
 		*text = printable(*text)
 	}
-	if by == byProxy && known.Reason == reason.NoRule { // Envoy doesn't know the rules of other ports
-		protocol := known.Protocol
+	if by == byProxy && refusal.Reason == reason.NoRule { // Envoy doesn't know the rules of other ports
+		protocol := refusal.Protocol
 		if protocol == "tls" {
 			protocol = "https"
 		}
-		made.Sentence += fmt.Sprintf(" over %s on port %d", protocol, known.Port)
+		made.Sentence += fmt.Sprintf(" over %s on port %d", protocol, refusal.Port)
 	}
-	made.refused = known
+	made.refused = refusal
 	return made
 }
 
 // urlOf returns the refused host and its URL, or "" without one. A DNS query doesn't tell the protocol.
-func urlOf(known refused) (host, url string) {
-	host = strings.ToLower(strings.TrimSuffix(known.Name, "."))
-	scheme, usual := map[string]string{"dns": "https", "tls": "https"}[known.Protocol], 443
-	switch known.Protocol {
+func urlOf(refusal refused) (host, url string) {
+	host = strings.ToLower(strings.TrimSuffix(refusal.Name, "."))
+	scheme, usual := map[string]string{"dns": "https", "tls": "https"}[refusal.Protocol], 443
+	switch refusal.Protocol {
 	case "dns":
-		known.Port = usual
+		refusal.Port = usual
 	case "http":
-		scheme, usual = known.Protocol, 80
+		scheme, usual = refusal.Protocol, 80
 		if at := strings.LastIndex(host, ":"); at >= 0 {
 			host = host[:at] // agents choose this port freely
 		}
 	case "https", "tcp", "udp":
-		scheme = known.Protocol
+		scheme = refusal.Protocol
 	}
-	if scheme == "" || !hostname.Is(host) || known.Port < 1 || known.Port > math.MaxUint16 {
+	if scheme == "" || !hostname.Is(host) || refusal.Port < 1 || refusal.Port > math.MaxUint16 {
 		return "", ""
 	}
 	url = scheme + "://" + host
-	if known.Port != usual || scheme == "tcp" || scheme == "udp" {
-		url += ":" + strconv.Itoa(known.Port)
+	if refusal.Port != usual || scheme == "tcp" || scheme == "udp" {
+		url += ":" + strconv.Itoa(refusal.Port)
 	}
 	return host, url
 }

@@ -55,7 +55,7 @@ type refused struct {
 	First    time.Time `json:"first"`
 	Last     time.Time `json:"last"`
 
-	seen time.Time // by the monotonic clock
+	added time.Time // by the monotonic clock
 }
 
 func (r refused) isLike(other refused) bool {
@@ -128,34 +128,34 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 		return
 	}
 	holder, ok := s.holders.of(source)
-	refusal.seen = s.now()
+	refusal.added = s.now()
 	age := s.wall().Sub(refusal.First)
 	// The clock was set back after the start of a line from the future.
-	if !ok || age < -justBefore || refusal.seen.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
+	if !ok || age < -justBefore || refusal.added.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
 		return
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	known := s.agents[source]
-	if known == nil || known.hardware != holder.hardware {
-		if known != nil {
-			s.size -= known.size
+	entry := s.agents[source]
+	if entry == nil || entry.hardware != holder.hardware {
+		if entry != nil {
+			s.size -= entry.size
 		}
-		known = &agent{hardware: holder.hardware, since: latest(s.began, holder.since)}
-		s.agents[source] = known
+		entry = &agent{hardware: holder.hardware, since: latest(s.began, holder.since)}
+		s.agents[source] = entry
 	}
-	s.expire(source, known)
-	if at := slices.IndexFunc(known.refusals, refusal.isLike); at >= 0 {
-		before := known.refusals[at]
+	s.expire(source, entry)
+	if at := slices.IndexFunc(entry.refusals, refusal.isLike); at >= 0 {
+		before := entry.refusals[at]
 		refusal.Count, refusal.First = before.Count+1, before.First
-		s.remove(known, at)
+		s.remove(entry, at)
 	}
-	known.refusals = append(known.refusals, refusal)
-	known.size += refusal.size()
+	entry.refusals = append(entry.refusals, refusal)
+	entry.size += refusal.size()
 	s.size += refusal.size()
-	if len(known.refusals) > mostRefusals {
-		s.remove(known, 0)
-		known.more++
+	if len(entry.refusals) > mostRefusals {
+		s.remove(entry, 0)
+		entry.more++
 	}
 	for s.size > mostBytes {
 		most := s.largest()
@@ -168,34 +168,34 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 func (s *Store) History(source netip.Addr, hardware string) agentHistory {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	known := s.agents[source]
-	if known == nil || known.hardware != hardware {
+	entry := s.agents[source]
+	if entry == nil || entry.hardware != hardware {
 		return agentHistory{Since: s.began, Refusals: []refused{}}
 	}
-	s.expire(source, known)
-	return agentHistory{Since: known.since, Refusals: append([]refused{}, known.refusals...), More: known.more}
+	s.expire(source, entry)
+	return agentHistory{Since: entry.since, Refusals: append([]refused{}, entry.refusals...), More: entry.more}
 }
 
-func (s *Store) expire(source netip.Addr, known *agent) {
+func (s *Store) expire(source netip.Addr, entry *agent) {
 	age := remembered
-	if followsFrom(source, known.hardware) {
+	if followsFrom(source, entry.hardware) {
 		age = rememberedUnsure
 	}
 	oldest := s.now().Add(-age)
-	for len(known.refusals) > 0 && known.refusals[0].seen.Before(oldest) {
-		s.remove(known, 0)
+	for len(entry.refusals) > 0 && entry.refusals[0].added.Before(oldest) {
+		s.remove(entry, 0)
 	}
-	if len(known.refusals) == 0 {
-		known.more = 0
+	if len(entry.refusals) == 0 {
+		entry.more = 0
 	}
-	known.since = latest(known.since, oldest)
+	entry.since = latest(entry.since, oldest)
 }
 
-func (s *Store) remove(known *agent, at int) {
-	size := known.refusals[at].size()
-	known.size -= size
+func (s *Store) remove(entry *agent, at int) {
+	size := entry.refusals[at].size()
+	entry.size -= size
 	s.size -= size
-	known.refusals = slices.Delete(known.refusals, at, at+1)
+	entry.refusals = slices.Delete(entry.refusals, at, at+1)
 }
 
 func (s *Store) largest() *agent {
@@ -222,22 +222,22 @@ type Holders struct {
 	now    func() time.Time
 	list   func() (map[netip.Addr]string, error) // the kernel's current neighbours
 
-	mutex sync.Mutex
-	known map[netip.Addr]holder
-	fresh time.Time // until then, the kernel isn't asked again
+	mutex   sync.Mutex
+	holders map[netip.Addr]holder
+	fresh   time.Time // until then, the kernel isn't asked again
 }
 
 // NewHolders returns the holders in a subnet, none yet.
 func NewHolders(subnet netip.Prefix) *Holders {
-	return &Holders{subnet: subnet, now: time.Now, list: neighbours, known: map[netip.Addr]holder{}}
+	return &Holders{subnet: subnet, now: time.Now, list: neighbours, holders: map[netip.Addr]holder{}}
 }
 
 func (h *Holders) of(source netip.Addr) (holder, bool) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
-	current, known := h.known[source]
-	if known && h.now().Before(h.fresh) || !h.subnet.Contains(source) {
-		return current, known
+	current, ok := h.holders[source]
+	if ok && h.now().Before(h.fresh) || !h.subnet.Contains(source) {
+		return current, ok
 	}
 	listed, err := h.list()
 	if err != nil {
@@ -245,14 +245,14 @@ func (h *Holders) of(source netip.Addr) (holder, bool) {
 	}
 	h.fresh = h.now().Add(justBefore)
 	for address, hardware := range listed {
-		if before, known := h.known[address]; !known && h.subnet.Contains(address) {
-			h.known[address] = holder{hardware: hardware}
-		} else if known && before.hardware != hardware {
-			h.known[address] = holder{hardware, h.now()}
+		if before, ok := h.holders[address]; !ok && h.subnet.Contains(address) {
+			h.holders[address] = holder{hardware: hardware}
+		} else if ok && before.hardware != hardware {
+			h.holders[address] = holder{hardware, h.now()}
 		}
 	}
-	current, known = h.known[source]
-	return current, known
+	current, ok = h.holders[source]
+	return current, ok
 }
 
 func (h *Holders) hardwareOf(source netip.Addr) (string, error) {

@@ -230,11 +230,11 @@ func Parse(content []byte) (*List, error) {
 }
 
 func (f file) answer(text string, until int64, number uint32) (answer, error) {
-	address, known := f.Addresses[text]
+	address, ok := f.Addresses[text]
 	switch {
-	case until < 0 || (until > 0 && !known):
+	case until < 0 || (until > 0 && !ok):
 		return answer{}, fmt.Errorf("%d is not the end of an address", until)
-	case number > 0 && !known:
+	case number > 0 && !ok:
 		return answer{}, fmt.Errorf("%d is not the number of an address", number)
 	case text == "":
 		return answer{}, nil
@@ -242,7 +242,7 @@ func (f file) answer(text string, until int64, number uint32) (answer, error) {
 		return answer{decided: true}, nil
 	case text == noRule:
 		return answer{decided: true, unnamed: true}, nil
-	case !known || !address.Is4():
+	case !ok || !address.Is4():
 		return answer{}, fmt.Errorf("addresses has no IPv4 address %q", text)
 	}
 	first := address.As4()

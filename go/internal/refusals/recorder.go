@@ -47,23 +47,23 @@ func AskWritten(socket string) (Written, error) {
 
 // Record logs refusals from the first given file, and the program's lines from the second, until that fails. The
 // third is the socket for its line count, then the page's if there is one. The rest is for the use of rules.
-func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) error {
+func Record(root string, sibling boot.Sibling, files []*os.File, out io.Writer) error {
 	sockets := 3
 	if sibling.Page != nil {
 		sockets++
 	}
-	if len(given) < sockets {
+	if len(files) < sockets {
 		return errors.New("record needs the sockets that the supervisor gives it")
 	}
 	journal := newJournal(out)
 	if sibling.Usage != nil {
-		keeper, err := usage.Keep(given[sockets:], sibling.Usage.Except)
+		keeper, err := usage.Keep(files[sockets:], sibling.Usage.Except)
 		if err != nil {
 			return err
 		}
 		journal.used = keeper.Table
 	}
-	telling, err := net.FileListener(given[2])
+	telling, err := net.FileListener(files[2])
 	if err != nil {
 		return fmt.Errorf("the socket for the line count: %w", err)
 	}
@@ -76,12 +76,12 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 	if sibling.Page != nil {
 		store := page.NewStore(page.NewHolders(sibling.Limits.Subnet))
 		journal.own = store.Add
-		go func() { failed <- store.Serve(root, given[3], *sibling.Page) }()
+		go func() { failed <- store.Serve(root, files[3], *sibling.Page) }()
 	}
 	go func() { failed <- journal.write() }()
-	go func() { failed <- newRecorder(root, sibling, journal).read(given[0]) }()
+	go func() { failed <- newRecorder(root, sibling, journal).read(files[0]) }()
 	go func() {
-		if err := journal.follow(given[1]); err != nil {
+		if err := journal.follow(files[1]); err != nil {
 			failed <- err
 		}
 	}()
@@ -213,7 +213,7 @@ func (v *virtualNames) at(address netip.Addr) *string {
 		return nil
 	}
 	names, status := v.file.Fresh()
-	if name, known := names[number(address)-number(v.blocks[0].Addr())]; known && status.Reason == "" {
+	if name, ok := names[number(address)-number(v.blocks[0].Addr())]; ok && status.Reason == "" {
 		return &name
 	}
 	return nil
@@ -453,16 +453,16 @@ func (j *journal) status() any {
 
 // agent returns an agent's share. Agents with full shares are forgotten first, after their counts are queued.
 func (j *journal) agent(source netip.Addr) *share {
-	known := j.agents[source]
-	if known == nil {
+	agentShare := j.agents[source]
+	if agentShare == nil {
 		if len(j.agents) >= mostAgents {
 			j.forget()
 		}
 		limiter := rate.NewLimiter(lineBytesPerSecond, lineBytesAtOnce)
-		known = &share{source: source, limiter: limiter, room: logShare}
-		j.agents[source] = known
+		agentShare = &share{source: source, limiter: limiter, room: logShare}
+		j.agents[source] = agentShare
 	}
-	return known
+	return agentShare
 }
 
 func (j *journal) forget() {

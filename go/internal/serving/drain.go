@@ -30,7 +30,7 @@ func Drain(program envoy, limit time.Duration, tell func(Draining) error) error 
 		return err
 	}
 	sources, _ := kernel.Sources() // without any, connections wait for the end of the drain
-	known := pauses{}
+	histories := pauses{}
 	closing := time.Now().Add(min(httpCloses, limit/2))
 	for end := time.Now().Add(limit); ; {
 		connections, err := program.Connections()
@@ -47,7 +47,7 @@ func Drain(program envoy, limit time.Duration, tell func(Draining) error) error 
 			began := time.Now()
 			connections, _ := kernel.Connections(sources)
 			if time.Since(began) < lateAfter { // otherwise a request may have arrived meanwhile
-				known.look(connections, time.Until(end), time.Now().After(closing))
+				histories.look(connections, time.Until(end), time.Now().After(closing))
 			}
 			time.Sleep(max(lookEvery, time.Since(began)))
 		}

@@ -34,13 +34,13 @@ type envoy struct {
 	signer   string // the folder of the signer's sockets, or "" without a signer
 }
 
-// NewEnvoy returns the Envoy with this admin socket. It updates a copy of the evidence.
-func NewEnvoy(socket string, known Evidence) envoy {
+// NewEnvoy returns the Envoy with this admin socket. It updates a copy of the earlier evidence.
+func NewEnvoy(socket string, earlier Evidence) envoy {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
 	evidence := Evidence{}
-	maps.Copy(evidence, known)
+	maps.Copy(evidence, earlier)
 	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}}, evidence, ""}
 }
 
@@ -181,8 +181,8 @@ func (e envoy) digest(name string, proof boot.EnvoyProof) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if known := e.evidence[name]; state != "" && known.State == state {
-		return known.Digest, nil
+	if loaded := e.evidence[name]; state != "" && loaded.State == state {
+		return loaded.Digest, nil
 	}
 	loaded, err := e.loaded(proof)
 	if err != nil {
@@ -316,7 +316,7 @@ func (e envoy) Rejections(resources []boot.Resource) (map[string]int, error) {
 			continue
 		}
 		for _, kind := range []string{".update_rejected", ".update_failure"} {
-			if count, known := values[resource.Envoy.Statistics+kind]; known { // otherwise there is no subscription yet
+			if count, ok := values[resource.Envoy.Statistics+kind]; ok { // otherwise there is no subscription yet
 				rejections[resource.Name] += count
 			}
 		}

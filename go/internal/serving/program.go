@@ -48,9 +48,9 @@ type Loaded struct {
 }
 
 // Of returns the program of a container, with known evidence.
-func Of(sibling boot.Sibling, known Evidence) Program {
+func Of(sibling boot.Sibling, evidence Evidence) Program {
 	if sibling.Name == "envoy" {
-		program := NewEnvoy(AdminSocket, known)
+		program := NewEnvoy(AdminSocket, evidence)
 		if sibling.Signer != nil {
 			program.signer = sibling.Signer.Folder
 		}

@@ -96,7 +96,7 @@ func TestMint(t *testing.T) {
 	root := newTestRoot(t)
 	authority := must.Get[authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
 	made := must.Get[issued](t)(authority.covering("x.w.test").mint("x.w.test", "x.w.test", testTime))
-	answer := parseAnswer(t, given("x.w.test", made.version, "1", made.secret))
+	answer := parseAnswer(t, response("x.w.test", made.version, "1", made.secret))
 	for _, now := range []time.Time{testTime.Add(-time.Hour), testTime, testTime.Add(leafLife - time.Second)} {
 		got := root.verify(t, answer.chain, "x.w.test", now)
 		if len(got.DNSNames) != 1 || got.IsCA || len(got.ExtKeyUsage) != 1 || got.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
@@ -121,7 +121,7 @@ func TestMintWithinTheIntermediate(t *testing.T) {
 	issuer := authority.covering("w.test")
 	late := testTime.Add(testLife - time.Hour)
 	made := must.Get[issued](t)(issuer.mint("w.test", "w.test", late))
-	answer := parseAnswer(t, given("w.test", made.version, "1", made.secret))
+	answer := parseAnswer(t, response("w.test", made.version, "1", made.secret))
 	if got := root.verify(t, answer.chain, "w.test", late); !got.NotAfter.Equal(issuer.certificate.NotAfter) || !made.due.IsZero() {
 		t.Errorf("it ends at %s, and is due at %s", got.NotAfter, made.due)
 	}

@@ -82,7 +82,7 @@ func FuzzName(f *testing.F) {
 		if !covered {
 			return
 		}
-		answer := parseAnswer(t, given(asked, got.version, "1", got.secret))
+		answer := parseAnswer(t, response(asked, got.version, "1", got.secret))
 		if certificate := root.verify(t, answer.chain, lower, testTime); len(certificate.DNSNames) != 1 || certificate.DNSNames[0] != lower {
 			t.Errorf("%q has a certificate for %q", asked, certificate.DNSNames)
 		}

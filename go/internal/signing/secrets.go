@@ -171,23 +171,23 @@ func (s *secrets) count() int {
 	return len(s.all)
 }
 
-func (s *secrets) take(given Giving) (Held, error) {
-	if len(given.Key) < sha256.Size {
+func (s *secrets) take(giving Giving) (Held, error) {
+	if len(giving.Key) < sha256.Size {
 		return Held{}, errors.New("the key is too short")
 	}
-	if err := verifyGiven(given.Give); err != nil {
+	if err := verifyGiven(giving.Give); err != nil {
 		return Held{}, err
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if given.Give != nil {
-		if err := s.replace(given); err != nil {
+	if giving.Give != nil {
+		if err := s.replace(giving); err != nil {
 			return Held{}, err
 		}
 	}
 	held := Held{Secrets: map[string]HeldSecret{}}
 	for id, entry := range s.all {
-		sum := hmac.New(sha256.New, given.Key)
+		sum := hmac.New(sha256.New, giving.Key)
 		fmt.Fprintf(sum, "%s\x00%s", id, entry.Value)
 		held.Secrets[id] = HeldSecret{hex.EncodeToString(sum.Sum(nil)), entry.Given, entry.Rests}
 	}
@@ -251,10 +251,10 @@ func (s *secrets) replace(giving Giving) error {
 
 func (s *secrets) converse(connection net.Conn) {
 	_ = connection.SetDeadline(time.Now().Add(givingTime))
-	var given Giving
-	answer, err := Held{}, json.NewDecoder(io.LimitReader(connection, mostGiven)).Decode(&given)
+	var giving Giving
+	answer, err := Held{}, json.NewDecoder(io.LimitReader(connection, mostGiven)).Decode(&giving)
 	if err == nil {
-		answer, err = s.take(given)
+		answer, err = s.take(giving)
 	}
 	if err != nil {
 		answer.Error = err.Error()

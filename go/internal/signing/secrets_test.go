@@ -48,7 +48,7 @@ func valueOf(t testing.TB, message []byte) string {
 func (s *secrets) issuedValue(t *testing.T, id string) (value, version string) {
 	t.Helper()
 	got := must.Get[issued](t)(s.issue(SecretPrefix+id, testTime))
-	return valueOf(t, given(SecretPrefix+id, got.version, "1", got.secret)), got.version
+	return valueOf(t, response(SecretPrefix+id, got.version, "1", got.secret)), got.version
 }
 
 // A secret has its last value, and is empty if it is missing: never gone. An unchanged one keeps its version.

@@ -61,18 +61,18 @@ func Ask(folder string) (Status, error) {
 // Sign serves Envoy until a socket fails. Its arguments are the folder of its sockets, the file with the inspected
 // names, and the file with the intermediates. The supervisor hands it the sockets and the files with secrets,
 // which outlive it: Envoy's requests wait in them during a restart.
-func Sign(arguments []string, given []*os.File) error {
-	if len(given) != 5 {
-		return fmt.Errorf("the signer got %d files instead of five", len(given))
+func Sign(arguments []string, files []*os.File) error {
+	if len(files) != 5 {
+		return fmt.Errorf("the signer got %d files instead of five", len(files))
 	}
 	var listeners [3]net.Listener
 	for number := range listeners {
 		var err error
-		if listeners[number], err = net.FileListener(given[number]); err != nil {
+		if listeners[number], err = net.FileListener(files[number]); err != nil {
 			return err
 		}
 	}
-	server := newServer(arguments[1], arguments[2], Kept{given[3], given[4]})
+	server := newServer(arguments[1], arguments[2], Kept{files[3], files[4]})
 	server.follow()
 	go statussocket.Tell(listeners[1], func() any { return server.status() })
 	go statussocket.Serve(listeners[2], 1, server.secrets.converse)
@@ -216,7 +216,7 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 	requests, ended := readRequests(called.Context(), called.Body)
 	looks := time.NewTicker(lookEvery)
 	defer looks.Stop()
-	known, reviewed := s.loaded(), s.now()
+	current, reviewed := s.loaded(), s.now()
 	for {
 		// All answers first: then no more than one request's answers wait here.
 		for message := has.next(s.now()); message != nil; message = has.next(s.now()) {
@@ -238,8 +238,8 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 		case err := <-ended:
 			return endOf(err)
 		case <-looking:
-			if now, loaded := s.now(), s.loaded(); loaded != known || now.Sub(reviewed).Abs() >= reviewEvery {
-				known, reviewed = loaded, now
+			if now, loaded := s.now(), s.loaded(); loaded != current || now.Sub(reviewed).Abs() >= reviewEvery {
+				current, reviewed = loaded, now
 				has.review(now)
 			}
 		}
@@ -420,9 +420,9 @@ func genericSecret(name, value string) []byte {
 // inline returns a DataSource with its inline_bytes.
 func inline(content []byte) []byte { return field(nil, 2, content) }
 
-// given returns the response with one resource. In a larger one, a rejected resource would take the others with
+// response returns a response with one resource. In a larger one, a rejected resource would take the others with
 // it.
-func given(name, version, nonce string, secret []byte) []byte {
+func response(name, version, nonce string, secret []byte) []byte {
 	content := field(field(nil, 1, []byte(secretType)), 2, secret) // google.protobuf.Any
 	resource := field(field(field(nil, resourceVersion, []byte(version)), resourceContent, content), resourceName, []byte(name))
 	return closed(field(field(nil, responseVersion, []byte(version)), responseResources, resource), nonce)

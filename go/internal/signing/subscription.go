@@ -131,7 +131,7 @@ func (s *subscription) next(now time.Time) []byte {
 		if !nothing {
 			if resource, ok := s.issue(name, now); ok {
 				s.hold(name, resource.stamp, nonce)
-				return given(name, resource.version, nonce, resource.secret)
+				return response(name, resource.version, nonce, resource.secret)
 			}
 		}
 		s.forget(name)
@@ -150,14 +150,14 @@ func (s *subscription) issue(name string, now time.Time) (issued, bool) {
 }
 
 // hold remembers a sent resource. One too many is removed; Envoy requests it again if it is still used.
-func (s *subscription) hold(name string, given stamp, nonce string) {
-	s.count(name, given.rule, 1)
+func (s *subscription) hold(name string, issued stamp, nonce string) {
+	s.count(name, issued.rule, 1)
 	if before := s.held[name]; before != nil {
 		s.count(name, before.rule, -1)
-		before.stamp, before.nonce = given, nonce
+		before.stamp, before.nonce = issued, nonce
 		return
 	}
-	s.held[name] = &holding{given, nonce, s.order.PushBack(name)}
+	s.held[name] = &holding{issued, nonce, s.order.PushBack(name)}
 	s.counts.held.Add(1)
 	if s.certificates > s.most {
 		oldest := s.oldest()

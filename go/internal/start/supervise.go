@@ -419,6 +419,6 @@ func (c companion) owns(proc, process string) bool {
 	if err != nil {
 		return false
 	}
-	owner, known := state.Sys().(*syscall.Stat_t)
-	return known && owner.Gid == c.group && (owner.Uid == 0) == (c.group == 0)
+	owner, ok := state.Sys().(*syscall.Stat_t)
+	return ok && owner.Gid == c.group && (owner.Uid == 0) == (c.group == 0)
 }

@@ -117,10 +117,10 @@ func (t *Table) Take(line []byte) {
 		element = t.insert(fresh)
 	}
 	t.changes++
-	known := element.Value.(*Use)
-	known.Last = max(known.Last, now) // the clock may have been set back
+	entry := element.Value.(*Use)
+	entry.Last = max(entry.Last, now) // the clock may have been set back
 	if use.over {
-		known.and(Use{First: known.First, Connections: 1, Received: use.received, Sent: use.sent})
+		entry.and(Use{First: entry.First, Connections: 1, Received: use.received, Sent: use.sent})
 	}
 	t.latest.MoveToFront(element)
 }
@@ -163,8 +163,8 @@ func (t *Table) history(since int64) History {
 		Uses: make([]Use, 0, len(t.uses)),
 	}
 	for element := t.latest.Front(); element != nil; element = element.Next() {
-		if known := element.Value.(*Use); known.Last >= since {
-			history.Uses = append(history.Uses, *known)
+		if entry := element.Value.(*Use); entry.Last >= since {
+			history.Uses = append(history.Uses, *entry)
 		}
 	}
 	slices.SortFunc(history.Uses, func(one, other Use) int {
@@ -320,8 +320,8 @@ func (h History) verify() error {
 }
 
 func (k *kept) write(table *Table) error {
-	known, changes := table.changed(k.written)
-	if known == nil {
+	history, changes := table.changed(k.written)
+	if history == nil {
 		return nil
 	}
 	var content bytes.Buffer
@@ -329,7 +329,7 @@ func (k *kept) write(table *Table) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(json.NewEncoder(zipped).Encode(slot{*known, k.turn + 1}), zipped.Close()); err != nil {
+	if err := errors.Join(json.NewEncoder(zipped).Encode(slot{*history, k.turn + 1}), zipped.Close()); err != nil {
 		return err
 	}
 	file := k.files[k.turn%slots]
@@ -362,7 +362,7 @@ func Prepare(root, socket string) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	given, folder := []*os.File{file}, filepath.Join(root, "state")
+	files, folder := []*os.File{file}, filepath.Join(root, "state")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
@@ -372,9 +372,9 @@ func Prepare(root, socket string) ([]*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the files of the record of use: %w", err)
 		}
-		given = append(given, file)
+		files = append(files, file)
 	}
-	return given, nil
+	return files, nil
 }
 
 type Keeper struct {
@@ -383,15 +383,15 @@ type Keeper struct {
 }
 
 // Keep continues an earlier recorder's record, with the given socket and files.
-func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
-	if len(given) != 1+slots {
-		return nil, fmt.Errorf("a record of use needs a socket and %d files, got %d", slots, len(given))
+func Keep(files []*os.File, own []netip.Addr) (*Keeper, error) {
+	if len(files) != 1+slots {
+		return nil, fmt.Errorf("a record of use needs a socket and %d files, got %d", slots, len(files))
 	}
-	listener, err := net.FileListener(given[0])
+	listener, err := net.FileListener(files[0])
 	if err != nil {
 		return nil, err
 	}
-	keeper := &Keeper{Table: New(own, time.Now), kept: kept{files: given[1:]}}
+	keeper := &Keeper{Table: New(own, time.Now), kept: kept{files: files[1:]}}
 	if left, ok := keeper.kept.left(); ok {
 		keeper.Restore(left)
 	}
@@ -404,9 +404,9 @@ func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	return keeper, nil
 }
 
-func Ask(socket string) (known History, err error) {
-	if err := statussocket.Ask(socket, answersWithin, nil, &known); err != nil {
+func Ask(socket string) (history History, err error) {
+	if err := statussocket.Ask(socket, answersWithin, nil, &history); err != nil {
 		return History{}, fmt.Errorf("the recorder does not answer: %w", err)
 	}
-	return known, nil
+	return history, nil
 }
