@@ -648,7 +648,7 @@ func watchAs(user uintptr) error {
 	return nil
 }
 
-// openFilter returns a connection to the kernel's packet filter, or to a test's. Each transaction is limited.
+// openFilter returns a connection to the kernel's packet filter, or to a test's. Transactions have a time limit.
 func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 	if len(options) > 0 {
 		return nftables.New(options...)

@@ -97,7 +97,7 @@ func openAdminFolder(folder string, sibling boot.Sibling, user uint32) error {
 	return errors.Join(os.Chmod(folder, 0o770|os.ModeSetgid), os.Chown(folder, int(user), 0))
 }
 
-// joinTrusted appends further CAs to a copy of the image's, because Envoy reads only one file.
+// joinTrusted appends further CAs to a readable copy of the image's, because Envoy reads only one file.
 func joinTrusted(root string, sibling boot.Sibling) error {
 	if sibling.Signer == nil || sibling.Signer.Further == "" {
 		return nil

@@ -111,7 +111,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 	if err := syscall.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)
 	}
-	// `fwctl end` copies files with their owners, and reads the program's. Only this thread starts helpers.
+	// `fwctl end` copies files with their owners. Helpers get nothing, because only this thread starts them.
 	err := privileges.KeepAndHandDown([]uint{unix.CAP_CHOWN, unix.CAP_SETUID}, unix.CAP_CHOWN, unix.CAP_SETGID, unix.CAP_SETUID)
 	if err != nil {
 		return err
@@ -236,8 +236,7 @@ func stopAt(stopped <-chan os.Signal, program int, user uint32) {
 	}
 }
 
-// socketsFor returns a helper's sockets. The recorder's start with `recorded`, for the kernel's refusals and
-// output.
+// socketsFor returns a helper's sockets. The recorder's first are `recorded`: the kernel's refusals and the output.
 func socketsFor(verb, root string, sibling boot.Sibling, recorded []*os.File) ([]*os.File, error) {
 	switch verb {
 	case ForwardVerb:
@@ -339,7 +338,7 @@ const (
 	EndVerb     = "end"
 )
 
-// The group ids of the recorder and the forwarder, which no image and no other process uses.
+// The group ids of the recorder and the forwarder. No image or process has them, so only root can pose as either.
 const (
 	recording  = 65533
 	forwarding = 65530
