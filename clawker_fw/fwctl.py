@@ -106,8 +106,8 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             f"A helper speaks protocol {protocol}, and this release knows {PROTOCOL}.",
             hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
         )
-    told = {"unhealthy": "it can't tell", **answer}
-    return _read(_PROBE, told, "A probe answered", "build", "addresses", "claimed", "network", "error")
+    fields = {"unhealthy": "it can't tell", **answer}
+    return _read(_PROBE, fields, "A probe answered", "build", "addresses", "claimed", "network", "error")
 
 
 def read_committed(answer: Mapping[str, Any]) -> Committed:
@@ -276,5 +276,5 @@ class Helper(HelperReader):
 def _giving(
     key: bytes, give: Mapping[str, str] | None, keep: Collection[str] = (), at_rest: Collection[str] = ()
 ) -> bytes:
-    said = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}
-    return json.dumps(said).encode()
+    request = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}
+    return json.dumps(request).encode()

@@ -136,7 +136,7 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
 
     _, seen = reading(chosen)
     with _roots(chosen, keeps=True) as store:
-        if not at_once and not any(each.pair.key for each in store.kept().values()):
+        if not at_once and not any(issuer.pair.key for issuer in store.kept().values()):
             raise RefusedError(
                 "roots-missing",
                 f"There is no root of {chosen.project} on this machine, so there is nothing to rotate.",

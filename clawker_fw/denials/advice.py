@@ -80,8 +80,8 @@ class Adviser:
     def __init__(self, explainer: Explainer | None, refusals: Iterable[Counted] = ()) -> None:
         """Advise by these rules. Addresses of names come only from `refusals`; none is resolved."""
         self._explainer = explainer
-        private = (each for each in refusals if each.refusal.reason == Reason.PRIVATE_ADDRESS)
-        self._private = {each.refusal.name: each.upstream for each in private}
+        private = (refusal for refusal in refusals if refusal.refusal.reason == Reason.PRIVATE_ADDRESS)
+        self._private = {counted.refusal.name: counted.upstream for counted in private}
 
     def knowing(self, refusals: Iterable[Counted]) -> "Adviser":
         """Return an adviser that also knows the private addresses in these refusals."""
@@ -145,10 +145,20 @@ class Adviser:
         if self._explainer is None:
             return None
         request = _request(counted) if counted.refusal.reason in OF_REQUESTS else None
-        found = [self._decided(self._explainer, target, counted, request) for target in _targets(counted.refusal)]
-        known = [each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}]
-        spoken = (each for each in known if each.rule and each.rule.protocol is each.target.protocol)
-        return next(iter((*spoken, *known, *found)), None)
+        explanations = [
+            self._decided(self._explainer, target, counted, request) for target in _targets(counted.refusal)
+        ]
+        known = [
+            explanation
+            for explanation in explanations
+            if explanation.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}
+        ]
+        spoken = (
+            explanation
+            for explanation in known
+            if explanation.rule and explanation.rule.protocol is explanation.target.protocol
+        )
+        return next(iter((*spoken, *known, *explanations)), None)
 
     def _decided(
         self, explainer: Explainer, target: Target, counted: Counted, request: Request | None = None

@@ -31,17 +31,17 @@ class _Ended:
 class Following:
     """New refusals of a stack. Each log is followed in its own thread."""
 
-    def __init__(self, reader: EngineReader, project: str, found: Sources) -> None:
+    def __init__(self, reader: EngineReader, project: str, log_sources: Sources) -> None:
         self._reader = reader
         self._project = project
         self._arrived: queue.SimpleQueue[Counted | Gap | Exception | _Ended] = queue.SimpleQueue()
         self._followed: set[str] = set()
-        self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in found.containers)
+        self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in log_sources.containers)
         """The last line of each container, to yield no line twice. None: skip older lines."""
         self._numbering: dict[str, Numbering] = {}
         self._from: dict[str, bytes] = {}
         """When following began, for each log whose older lines are skipped."""
-        self._begin(found.containers)
+        self._begin(log_sources.containers)
 
     def __iter__(self) -> Iterator[Counted | Gap]:
         """Yield refusals and gaps until the stack is gone. Raise EngineError if a log can't be read."""
@@ -59,8 +59,8 @@ class Following:
                         return
                 case Exception() as error:
                     raise error
-                case Counted() | Gap() as told:
-                    yield told
+                case Counted() | Gap() as item:
+                    yield item
 
     def _begin(self, containers: Iterable[tuple[Sibling, str]]) -> None:
         for sibling, container in containers:
@@ -105,6 +105,6 @@ class Following:
         records = list(records_in(fresh))
         for gap in self._numbering[container].add(records):
             self._arrived.put(gap)
-        for each in refusals_in(sibling, records):
-            self._arrived.put(each)
+        for refusal in refusals_in(sibling, records):
+            self._arrived.put(refusal)
         self._last[container] = max([before, *fresh])

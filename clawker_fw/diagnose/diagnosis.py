@@ -166,8 +166,8 @@ def stack(seen: Comparison) -> Iterator[Check]:
             f"{seen.desired.project} is {seen.diff.verdict}: {number} difference{'s' if number > 1 else ''}.",
             "`clawker-fw drift` shows the differences, and `clawker-fw run` closes them.",
         )
-    for each in seen.advice:
-        yield Check(each.code, CheckHealth.WARNING, each.message)
+    for advice in seen.advice:
+        yield Check(advice.code, CheckHealth.WARNING, advice.message)
 
 
 def kernel(writer: EngineWriter, seen: Comparison) -> Check:
@@ -225,11 +225,11 @@ def untracked(bridge: str) -> str:
 
 def agents(seen: Comparison) -> Check:
     """Whether every agent is confined."""
-    if opened := [each for each in seen.agents if each.openings]:
-        ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
+    if opened := [agent for agent in seen.agents if agent.openings]:
+        ways_around = (f"{agent.name} ({'; '.join(way.phrase for way in agent.openings)})" for agent in opened)
         advice = "Start them again with `clawker-fw agent run`, and without these options."
         return _failure("agents", f"With a way around the firewall: {', '.join(ways_around)}.", advice)
-    if weak := [each.name for each in seen.agents if each.weaknesses]:
+    if weak := [agent.name for agent in seen.agents if agent.weaknesses]:
         advice = "`clawker-fw status` says why. What `clawker-fw agent run` starts has no weakness."
         return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
@@ -242,9 +242,13 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
     endpoint = seen.blueprint.settings.otel.endpoint
     if endpoint is None:
         return
-    probes = {each: found.probe for each, found in seen.observed.siblings.items() if found.probe}
-    lost = {each: probe.records for each, probe in probes.items() if probe.records.lost}
-    if silent := [each.value for each, records in lost.items() if not records.sent]:
+    probes = {
+        sibling: observed_sibling.probe
+        for sibling, observed_sibling in seen.observed.siblings.items()
+        if observed_sibling.probe
+    }
+    lost = {sibling: probe.records for sibling, probe in probes.items() if probe.records.lost}
+    if silent := [sibling.value for sibling, records in lost.items() if not records.sent]:
         number = sum(records.lost for records in lost.values() if not records.sent)
         yield _failure(
             "telemetry",
@@ -310,7 +314,7 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
     known = _plain(seen.blueprint.rules)
-    rule = next((each for each in known if _request_for(each) is not None), known[0] if known else None)
+    rule = next((rule for rule in known if _request_for(rule) is not None), known[0] if known else None)
     if rule is None or rule.port is None:
         yield _skipped("way-out", "No rule is for a single name, so there is none to try.")
         return
@@ -338,12 +342,12 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
 
 def _plain(rules: RuleSet) -> list[Rule]:
     return [
-        each
-        for each in rules.rules
-        if not each.denies
-        and not each.destination.subtree
-        and each.protocol in {Protocol.HTTPS, Protocol.HTTP}
-        and not each.opaque
+        rule
+        for rule in rules.rules
+        if not rule.denies
+        and not rule.destination.subtree
+        and rule.protocol in {Protocol.HTTPS, Protocol.HTTP}
+        and not rule.opaque
     ]
 
 
@@ -374,29 +378,29 @@ def _may_keep_in(seen: Comparison) -> str:
 def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:
     """Return a function's checks. An engine error fails only this check."""
     try:
-        found = work()
-        return [found] if isinstance(found, Check) else list(found)
+        check = work()
+        return [check] if isinstance(check, Check) else list(check)
     except FirewallError as error:
         return [failed(name, error)]
 
 
 def _running(seen: Comparison, sibling: Sibling) -> str:
-    found = seen.observed.siblings.get(sibling)
-    return found.container.id if found and found.container.running else ""
+    observed = seen.observed.siblings.get(sibling)
+    return observed.container.id if observed and observed.container.running else ""
 
 
 def telemetry_obstacle(observed: Observed, desired: Desired, live: str) -> str:
     """Return why nothing is sent to the collector, or "". `live` is why the loaded certificates are unusable."""
     if observed.absent:
         return f"the stack {desired.project} is not up"
-    if lacking := [each.value for each in Sibling if not _has_loaded(observed.siblings.get(each))]:
+    if lacking := [sibling.value for sibling in Sibling if not _has_loaded(observed.siblings.get(sibling))]:
         return f"{' and '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} loaded no certificate"
-    there = destination({sibling: each.files for sibling, each in observed.siblings.items()})
-    if live or there is None:
+    running = destination({sibling: view.files for sibling, view in observed.siblings.items()})
+    if live or running is None:
         return live
-    endpoint, name = there
-    wanted = destination({sibling: each.hot for sibling, each in desired.siblings.items()})
-    if wanted is None or wanted == there:
+    endpoint, name = running
+    wanted = destination({sibling: spec.hot for sibling, spec in desired.siblings.items()})
+    if wanted is None or wanted == running:
         return ""
     return f"Envoy and CoreDNS send to {endpoint}{f' only if it is {name}' if wanted[0] == endpoint else ''}"
 

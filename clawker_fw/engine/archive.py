@@ -13,7 +13,7 @@ from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
 from clawker_fw.model.files import File, Files
 from clawker_fw.stack.container import VOLUME
-from clawker_fw.stack.files import FOLDER, found
+from clawker_fw.stack.files import FOLDER, as_read
 
 CHUNK = 1 << 16
 """Bytes per read, few enough for the allocator to return the memory to the system."""
@@ -98,7 +98,7 @@ def _readable() -> Iterator[None]:
 
 def _found(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
     owner = (_inside(member.uid, root[0]), _inside(member.gid, root[1]))
-    return found(content, stat.S_IMODE(member.mode), owner)
+    return as_read(content, stat.S_IMODE(member.mode), owner)
 
 
 def _inside(identity: int, root: int) -> int:
@@ -118,6 +118,6 @@ class IteratorReader(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes, and none only at the end."""
         self._rest = self._rest or next(self._chunks, b"")
-        found, self._rest = self._rest[:size], self._rest[size:]
-        self.ended = not found
-        return found
+        chunk, self._rest = self._rest[:size], self._rest[size:]
+        self.ended = not chunk
+        return chunk

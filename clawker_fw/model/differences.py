@@ -116,9 +116,9 @@ class Diff:
     @property
     def verdict(self) -> Verdict:
         """The worse verdict of Envoy and CoreDNS. `drifted` is worse than `unknown`."""
-        found = set(self.verdicts.values())
+        verdicts = set(self.verdicts.values())
         worst_first = (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.OBSERVING, Verdict.CURRENT)
-        return next(verdict for verdict in worst_first if verdict in found)
+        return next(verdict for verdict in worst_first if verdict in verdicts)
 
     def of(self, sibling: Sibling) -> tuple[Finding, ...]:
         """Return the findings of one sibling."""

@@ -43,13 +43,13 @@ def advice(
         *_outside_of_compose(observed),
         *_outdated_envoy(observed, desired),
         *_untold(desired, provision.reason),
-        *(Advice("telemetry-renewal", each) for each in provision.due),
+        *(Advice("telemetry-renewal", sentence) for sentence in provision.due),
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
         *_failed_checks(observed),
         *_of_authorities(provided),
         *_without_root(observed, provided),
-        *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
+        *(Advice(error.code, f"{error.message} Requests that need it are refused.") for error in unavailable),
         *_unknown_ends(desired),
     )
 
@@ -218,7 +218,7 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
     Any container with raw sockets can forge such answers. As a finding, they would let an agent have its
     neighbours disconnected and siblings replaced.
     """
-    neighbours = [each for places in observed.attached.values() for each in places.items()]
+    neighbours = [place for places in observed.attached.values() for place in places.items()]
     known = {place.address for _, place in neighbours}
     for seen in observed.siblings.values():
         for other in seen.probe.others if seen.probe else ():
@@ -251,10 +251,10 @@ def _failed_checks(observed: Observed) -> Iterator[Advice]:
 def _restarts(observed: Observed) -> Iterator[Advice]:
     """Warn of restarted helper processes. One that keeps exiting is a finding."""
     for sibling, seen in observed.siblings.items():
-        for each in seen.probe.restarts if seen.probe else ():
-            times = f"{each.count:,} times" if each.count > 1 else "once"
+        for restart in seen.probe.restarts if seen.probe else ():
+            times = f"{restart.count:,} times" if restart.count > 1 else "once"
             yield Advice(
                 "helper-restarted",
-                f"The {each.helper} in {sibling.value} has ended {times} since its container started, "
-                f"the last time at {each.last} ({each.reason}). It was started again.",
+                f"The {restart.helper} in {sibling.value} has ended {times} since its container started, "
+                f"the last time at {restart.last} ({restart.reason}). It was started again.",
             )

@@ -35,17 +35,17 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     Raises:
         EngineError: if either is gone, or the engine fails.
     """
-    told = Suppressed(0)
+    suppressed = Suppressed(0)
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        told = HelperReader(engine, predecessor).suppressed()
+        suppressed = HelperReader(engine, predecessor).suppressed()
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
     written = [(line, _record(line)) for line in _written(engine, predecessor)]
-    lines += [line for line, record in written if record and not told.include(record)]
+    lines += [line for line, record in written if record and not suppressed.include(record)]
     if lines:
-        dropped = {UNKNOWN_AGENT: told.refusals, **told.dropped}
+        dropped = {UNKNOWN_AGENT: suppressed.refusals, **suppressed.dropped}
         counts = [{"source": agent, "suppressed": count} for agent, count in dropped.items() if count]
-        for record in (*told.counted, *counts):
+        for record in (*suppressed.counted, *counts):
             text = json.dumps(record, separators=(",", ":"))
             lines.append(stamp(engine.clock()) + b" " + text.encode() + b"\n")
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)

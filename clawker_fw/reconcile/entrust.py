@@ -82,6 +82,6 @@ def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, 
         ),
     )
     with in_turn(engine, project, spec, _LONGEST) as container:
-        there = engine.files(container)
-        if any(there.get(path) != file for path, file in wanted.items()):
+        files = engine.files(container)
+        if any(files.get(path) != file for path, file in wanted.items()):
             engine.put_files(container, wanted)

@@ -52,9 +52,9 @@ def errand(
     with in_turn(engine, project, readable, seconds, image) as container:
         engine.start(container)
         end = time.monotonic() + seconds
-        while (found := engine.container(container)) and found.status not in _ENDED and time.monotonic() <= end:
+        while (view := engine.container(container)) and view.status not in _ENDED and time.monotonic() <= end:
             time.sleep(_LOOK_EVERY)
-        ended = found is None or found.status in _ENDED
+        ended = view is None or view.status in _ENDED
         yield engine.last_words(container, _MOST_LINES) if ended else None
 
 

@@ -124,8 +124,8 @@ def secrets(
     from clawker_fw.settings.secrets.wanted import wanted
 
     earlier = texts.secrets if texts else None
-    found = known(earlier.path, earlier.content) if earlier else vault(selection)
-    return found, wanted(rules.rules, found.declared, found.path, rules.proxy)
+    current_vault = known(earlier.path, earlier.content) if earlier else vault(selection)
+    return current_vault, wanted(rules.rules, current_vault.declared, current_vault.path, rules.proxy)
 
 
 def vault(selection: Selection) -> "Vault":

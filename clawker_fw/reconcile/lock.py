@@ -114,9 +114,9 @@ def in_use(container: str) -> Iterator[None]:
 
 def remove_abandoned(engine: EngineWriter, observed: Observed) -> None:
     """Remove the lock and the one-shot container of runs that were killed."""
-    for each in (observed.lock, observed.trial):
-        if each and abandoned(each):
-            engine.remove(each.id)
+    for container in (observed.lock, observed.trial):
+        if container and abandoned(container):
+            engine.remove(container.id)
 
 
 class Lock:

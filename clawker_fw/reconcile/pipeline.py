@@ -118,7 +118,7 @@ class Comparison:
     @property
     def first_notices(self) -> tuple[Advice, ...]:
         """The warnings for people when a host's first stack starts."""
-        return tuple(each for each in self.advice if each.code not in self.blueprint.settings.acknowledged)
+        return tuple(advice for advice in self.advice if advice.code not in self.blueprint.settings.acknowledged)
 
     @property
     def first_of_host(self) -> bool:

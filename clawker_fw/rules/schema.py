@@ -45,19 +45,19 @@ def _checked(text: str) -> str:
 
 
 def _destination(text: str) -> Destination:
-    found = parse_destination(text)
-    if is_ours(found.name):
+    destination = parse_destination(text)
+    if is_ours(destination.name):
         raise ValueError(
             f"{text!r} can't be in a rule: {PAGE} is the page on which agents read what was refused to them"
         )
-    return found
+    return destination
 
 
 def _name(text: str) -> str:
-    found = _destination(text)
-    if found.subtree:
+    destination = _destination(text)
+    if destination.subtree:
         raise ValueError("`as` is one name, without a leading dot")
-    return found.name
+    return destination.name
 
 
 def _protocol(value: object) -> object:
@@ -174,7 +174,7 @@ class RuleEntry(BaseModel):
             raise ValueError(f"`{word}` is for `proto: https`; nothing is looked into over {self.proto}")
         if self.as_ or self._address or self._at_machine:
             raise ValueError(f"`{word}` is for names; what comes to an address is forwarded as it is")
-        other = next((each for each in INSPECTION_FIELDS if getattr(self, each)), "")
+        other = next((field for field in INSPECTION_FIELDS if getattr(self, field)), "")
         if self.inspect is False and other:
             raise ValueError(
                 f"`inspect: false` and `{other}` contradict each other: paths are in what is encrypted"

@@ -21,7 +21,9 @@ UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 _VISIBLE = tuple(map(chr, range(0x21, 0x7F)))
 _REFUSED_BELOW_A_DENY = frozenset("/\\?#")
 """Characters that no request may escape below the beginning of an expression that denies (`HIDING`)."""
-_ESCAPABLE = tuple(each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY)
+_ESCAPABLE = tuple(
+    character for character in map(chr, range(0x20, 0x7F)) if character not in UNRESERVED | _REFUSED_BELOW_A_DENY
+)
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
 
@@ -90,12 +92,12 @@ class _Token(NamedTuple):
 
 
 def _tokens(expression: str) -> Iterator[_Token]:
-    for found in _TOKEN.finditer(expression):
-        kind = found.lastgroup or ""
+    for match in _TOKEN.finditer(expression):
+        kind = match.lastgroup or ""
         if kind == "quoted":
-            yield from _of_text(found["quoted"])
+            yield from _of_text(match["quoted"])
         else:
-            yield _Token(kind, found[0], expression[found.end() : found.end() + 1] in {"*", "+"})
+            yield _Token(kind, match[0], expression[match.end() : match.end() + 1] in {"*", "+"})
 
 
 def _of_text(text: str) -> Iterator[_Token]:
@@ -123,7 +125,7 @@ def shortest(path: str) -> str:
 
 def uppercase(path: str) -> str:
     """Return a path with the hexadecimal digits of its escapes in upper case."""
-    return re.sub(_ESCAPE, lambda found: found[0].upper(), path)
+    return re.sub(_ESCAPE, lambda match: match[0].upper(), path)
 
 
 def with_query(expression: str) -> str:
@@ -134,7 +136,7 @@ def with_query(expression: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def has_boundary(expression: str) -> bool:
     """Whether an expression uses word boundaries, which escapes move."""
-    return any(each.kind == "boundary" for each in _tokens(expression))
+    return any(token.kind == "boundary" for token in _tokens(expression))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -168,15 +170,15 @@ def narrowed(expression: str) -> tuple[str, ...]:
     In the last one, a class matches an escape as one character. The original, if returned, checks repetitions.
     """
     tokens = list(_tokens(expression))
-    found = "".join(map(_narrowed, tokens))
-    counted = any(_takes_escapes(each) and not each.repeated for each in tokens)
-    return ("".join(map(_in_either_case, tokens)), found) if counted else (found,)
+    narrow = "".join(map(_narrowed, tokens))
+    counted = any(_takes_escapes(token) and not token.repeated for token in tokens)
+    return ("".join(map(_in_either_case, tokens)), narrow) if counted else (narrow,)
 
 
 def _in_either_case(token: _Token) -> str:
     if token.kind != "escape":
         return token.text
-    return re.sub("[a-fA-F]", lambda found: f"[{found[0].upper()}{found[0].lower()}]", token.text)
+    return re.sub("[a-fA-F]", lambda match: f"[{match[0].upper()}{match[0].lower()}]", token.text)
 
 
 def _takes_escapes(token: _Token) -> bool:
@@ -187,7 +189,7 @@ def _takes_escapes(token: _Token) -> bool:
 def _narrowed(token: _Token) -> str:
     if not _takes_escapes(token):
         return _in_either_case(token)
-    members = {each for each in _VISIBLE if compiled(token.text).fullmatch(each)}
+    members = {character for character in _VISIBLE if compiled(token.text).fullmatch(character)}
     passing = (octet for octet in range(0x100) if chr(octet) in members or chr(octet) not in RAW_OR_ESCAPED)
     plain, pairs = _class(map(ord, members - {"%"})), _pairs(passing, members & _HEXADECIMAL)
     return f"(?:{'|'.join([*([plain] if plain else []), *([f'%(?:{pairs})'] if pairs else [])])})"

@@ -37,16 +37,16 @@ def bounded(path: Path, *, regular: bool = False) -> bytes:
     Raises:
         OSError: when it can't be read, is too long, its writer stalls, or it is not `regular`, as required.
     """
-    end, found = time.monotonic() + PIPE_SECONDS, bytearray()
+    end, content = time.monotonic() + PIPE_SECONDS, bytearray()
     with open(path, "rb", buffering=0, opener=_without_waiting) as file:
         if regular and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is not a regular file")
-        while len(found) <= MOST_OCTETS:
+        while len(content) <= MOST_OCTETS:
             piece = file.read(_PIECE)
             if piece == b"":
-                return bytes(found)
+                return bytes(content)
             if piece:
-                found += piece
+                content += piece
             elif not select.select([file], [], [], max(0.0, end - time.monotonic()))[0]:
                 raise TimeoutError(f"nothing more was written to it for {PIPE_SECONDS:g} s")
     raise OSError(f"it is longer than {MOST_OCTETS:,} octets")

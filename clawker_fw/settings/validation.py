@@ -50,12 +50,12 @@ def load_settings(named: Path | None, environment: Mapping[str, str], group: str
     Raises:
         SettingsError: when they are missing, unreadable or invalid, or the file has no such group.
     """
-    source, found = find(named)
-    return validated(sources(source) if source else (), found, environment, group)
+    source, located = find(named)
+    return validated(sources(source) if source else (), located, environment, group)
 
 
 def validated(
-    read: tuple[Source, ...], found: str, environment: Mapping[str, str], group: str | None = None
+    read: tuple[Source, ...], located: str, environment: Mapping[str, str], group: str | None = None
 ) -> Loaded:
     """Validate settings from files and the environment. `found` is as in `Loaded`.
 
@@ -65,15 +65,15 @@ def validated(
         SettingsError: when they are invalid, or the file has no such group.
     """
     given = variables(environment)
-    above = _validated(read, found, given, None)
+    above = _validated(read, located, given, None)
     if group is None:
         return above
     require_group(group, tuple(above.settings.groups), str(above.source or "the environment"))
-    return _validated(read, found, given, group)
+    return _validated(read, located, given, group)
 
 
 @functools.lru_cache(maxsize=1 + MOST_GROUPS)  # the stacks of a file are compared side by side
-def _validated(read: tuple[Source, ...], found: str, given: Variables, group: str | None) -> Loaded:
+def _validated(read: tuple[Source, ...], located: str, given: Variables, group: str | None) -> Loaded:
     """Return the validated settings of a stack. The cache holds only the last ones."""
     nothing = SettingsDocument({}, {}, "the environment")
     merged = _with_variables(joined(read, group) if read else nothing, dict(given))
@@ -119,12 +119,12 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
     return Loaded(
         settings,
         rules,
-        tuple(each.path for each in read),
-        found,
+        tuple(source.path for source in read),
+        located,
         hashlib.sha256(settings.model_dump_json(exclude={"drain_timeout", GROUPS}).encode()).hexdigest(),
         places,
         promises,
-        tuple(ShippedPreset(each.name, each.version, each.lines) for each in chosen),
+        tuple(ShippedPreset(preset.name, preset.version, preset.lines) for preset in chosen),
         read,
         group,
     )

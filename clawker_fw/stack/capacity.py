@@ -55,7 +55,7 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
     Raises:
         SettingsError: when the settings ask for more than the machine has, or than fits into the memory.
     """
-    halvings = sum(0 < machine.memory < _ROOM * (_FULL >> each) for each in range(_MOST_HALVINGS))
+    halvings = sum(0 < machine.memory < _ROOM * (_FULL >> halving) for halving in range(_MOST_HALVINGS))
     memory = chosen.memory or usual >> halvings
     processors = chosen.processors or _processors(machine, memory, room)
     if chosen.memory and machine.memory and chosen.memory > machine.memory:
@@ -75,9 +75,9 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
 
 def _processors(machine: Machine, memory: int, room: Room) -> int:
     """Return as many processors as the machine has, up to a number that leaves half of the memory's room."""
-    there = max(1, min(machine.processors or 2, MOST_BY_DEFAULT))  # 2 if the engine does not tell
+    most = max(1, min(machine.processors or 2, MOST_BY_DEFAULT))  # 2 if the engine does not tell
     return max(
-        number for number in range(1, there + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
+        number for number in range(1, most + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
     )
 
 
@@ -106,8 +106,8 @@ def running(seen: ObservedSibling) -> Capacity | None:
     """Return what a sibling's container really has, or None if its files or its command line don't say."""
     shape = seen.container.shape
     words = {Sibling.ENVOY: " ".join(shape.command), Sibling.COREDNS: " ".join(shape.environment)}
-    found = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[seen.sibling])
+    match = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[seen.sibling])
     with suppress(KeyError, TypeError, ValueError):
         limits = read_record(seen.files[SIBLING].content)["limits"]
-        return Capacity(int(found[1]), shape.memory, int(limits["all_connections"])) if found else None
+        return Capacity(int(match[1]), shape.memory, int(limits["all_connections"])) if match else None
     return None

@@ -365,8 +365,8 @@ def recorded_origin(files: Files) -> Origin | None:
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
     """Return the rules in the record of the last commit, or None if it has none or is not what is live."""
     try:
-        found = read_record(files[COMMITTED].content)
-        rules = Rules(int(found["rules"]["count"]), str(found["rules"]["sha256"]))
-        return rules if found["live"] == dict(live) else None
+        record = read_record(files[COMMITTED].content)
+        rules = Rules(int(record["rules"]["count"]), str(record["rules"]["sha256"]))
+        return rules if record["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):
         return None

@@ -72,7 +72,7 @@ def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:
     """Return the replacements that turn one text into another. Positions are in bytes."""
     old, new = _pieces(before), _pieces(after)
     starts = [0, *accumulate(map(len, old))]
-    changes = (each for each in SequenceMatcher(None, old, new).get_opcodes() if each[0] != "equal")
+    changes = (opcode for opcode in SequenceMatcher(None, old, new).get_opcodes() if opcode[0] != "equal")
     return [
         {"from": starts[start], "to": starts[end], "text": b"".join(new[first:last]).decode()}
         for _, start, end, first, last in changes

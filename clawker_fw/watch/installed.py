@@ -12,8 +12,8 @@ class Installed:
         self._before = self._state()
 
     def _state(self) -> tuple[int, int, int]:
-        found = self._file.stat()
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        status = self._file.stat()
+        return status.st_size, status.st_mtime_ns, status.st_ino
 
     def require_same(self) -> None:
         """Require that the release has not changed. Nothing is known while its file can't be examined.

@@ -44,10 +44,10 @@ class SavedFiles:
 def _state(file: Path) -> tuple[int, int, int] | None:
     """Return the state that changes with a file or a link's target. None if it is unreadable."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_ctime_ns, found.st_ino, found.st_size
+    return status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def keep_looking(saved: SavedFiles, on_change: Callable[[], object], ended: threading.Event) -> None:

@@ -264,7 +264,7 @@ def test_a_secret_that_no_rule_needs_any_more_wakes_nobody(watched: Watched, tmp
 def test_none_only_tells(watched: Watched) -> None:
     """With `--heal none`, differences are only reported."""
     assert watched.until(20, (10, partial(watched.engine.stop, ENVOY)), heal=Heal.NONE)[1:] == ["10 event leave"]
-    assert [each.field for each in watched.decisions[-1][1].found] == ["status"]
+    assert [each.field for each in watched.decisions[-1][1].findings] == ["status"]
     assert watched.engine.inside(ENVOY).status == "exited"
 
 

@@ -57,19 +57,19 @@ def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
         *(attempts_in_tls(envoy, inspected, roots_of(seen.observed).decode()) if inspected else ()),
     )
     outcomes = _outcomes(engine, seen, tried)
-    return [CaseResult.of(each, outcomes.get(each.id, "not tried")) for each in tried]
+    return [CaseResult.of(case, outcomes.get(case.id, "not tried")) for case in tried]
 
 
 def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -> dict[str, str]:
     project, address = seen.desired.project, str(addressing(seen.blueprint, seen.observed).trial)
-    told = json.dumps([each.instruction() for each in tried]).encode()
+    content = json.dumps([case.instruction() for case in tried]).encode()
     shape = attachment(seen.desired).shape([HELPER_PATH], ["attempts"])
     spec = ContainerSpec(
         name=trial_name(project),
         image=seen.observed.siblings[Sibling.COREDNS].container.image,
         labels=labels.ownership_labels(project),
         shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
-        files={HELPER: seen.blueprint.helper, ATTEMPTS: public(told)},
+        files={HELPER: seen.blueprint.helper, ATTEMPTS: public(content)},
     )
     with errand(engine, project, spec, _WITHIN) as lines:
         return _answers(lines)

@@ -102,10 +102,14 @@ class RulesListDocument(Document):
     @classmethod
     def of(cls, loaded: Loaded, named_by: str, now: float, usage: Usage | None = None) -> "RulesListDocument":
         """Return the answer. `now` is in seconds since 1970; `named_by` chose the settings."""
-        worth = {each.rule: RuleUse.of(each) for each in worths(loaded.rules, usage)} if usage else {}
+        worth = (
+            {rule_usage.rule: RuleUse.of(rule_usage) for rule_usage in worths(loaded.rules, usage)}
+            if usage
+            else {}
+        )
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
-            rules=[ListedRule.of(each, now, worth.get(each)) for each in loaded.rules.rules],
+            rules=[ListedRule.of(rule, now, worth.get(rule)) for rule in loaded.rules.rules],
             used_since=_moment(usage.since) if usage else None,
         )
 
@@ -156,15 +160,21 @@ class RulesUnusedDocument(Document):
 
     @classmethod
     def of(
-        cls, loaded: Loaded, named_by: str, found: Sequence[Worth], period: Period, usage: Usage
+        cls, loaded: Loaded, named_by: str, usages: Sequence[Worth], period: Period, usage: Usage
     ) -> "RulesUnusedDocument":
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
             period=KnownPeriod.of(period, usage.lost),
-            rules=len(found),
+            rules=len(usages),
             unused=[
-                UnusedRule(str(each.rule), each.rule.place, each.rule.preset or None, RuleUse.of(each), each.open)
-                for each in unused(found, period)
+                UnusedRule(
+                    str(rule_usage.rule),
+                    rule_usage.rule.place,
+                    rule_usage.rule.preset or None,
+                    RuleUse.of(rule_usage),
+                    rule_usage.open,
+                )
+                for rule_usage in unused(usages, period)
             ],
         )
 
@@ -257,4 +267,4 @@ def _moment(seconds: float) -> str:
 
 
 def _warnings(remarks: Iterable[Remark]) -> list[RuleWarning]:
-    return [RuleWarning(each.code, f"{each}.") for each in remarks]
+    return [RuleWarning(remark.code, f"{remark}.") for remark in remarks]

@@ -101,7 +101,7 @@ class SourceEntry(BaseModel):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if sum(each is not None for each in (self.env, self.file, self.command)) != 1:
+        if sum(source is not None for source in (self.env, self.file, self.command)) != 1:
             raise ValueError("a secret comes from one of `env: NAME`, `file: PATH` and `command: [PROGRAM, …]`")
         return self
 
@@ -179,12 +179,12 @@ def read_owned(path: Path) -> bytes:
         raise unreadable_settings(path, error) from error
 
 
-def _openness(found: os.stat_result) -> str:
+def _openness(status: os.stat_result) -> str:
     """Return what is wrong with a file's owner or permissions, as a predicate; "" if it is private."""
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return "is not a regular file"
-    if found.st_uid not in {0, os.geteuid()}:
-        return f"belongs to user {found.st_uid}"
-    if found.st_mode & 0o077:
-        return f"can be used by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    if status.st_uid not in {0, os.geteuid()}:
+        return f"belongs to user {status.st_uid}"
+    if status.st_mode & 0o077:
+        return f"can be used by others (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""

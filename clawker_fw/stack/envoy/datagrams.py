@@ -24,20 +24,20 @@ def clusters(serving: Serving) -> Iterator[Json]:
     names, addresses = False, serving.addresses
     for name, port, rule in _forwarded(serving.policy):
         cluster = _cluster(name, port, rule)
-        told = {"alt_stat_name": name} if serving.reporting else {}  # the record of a session has it as the name
+        naming = {"alt_stat_name": name} if serving.reporting else {}  # the record of a session has it as the name
         room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.UNBOUNDED}]}}
         host = messages.socket(rule.leads_to(name, str(addresses.machine)), port)
         bound = messages.source(str(addresses.exempt if rule.allow_private else addresses.guarded))
         if rule.host:
-            yield {**_leading(cluster, host), **told, "type": "STATIC", **bound, **room}
+            yield {**_leading(cluster, host), **naming, "type": "STATIC", **bound, **room}
             continue
         names = True
-        yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
+        yield {**_leading(f"{cluster}{_HOST}", host), **naming, **looked_up(), **bound}
         # It uses the first of the two that has a healthy host, or else any.
         two = [f"{cluster}{_HOST}", _NOWHERE]
         kind = extension("clusters.aggregate.v3.ClusterConfig", clusters=two)
         first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
-        yield {"@type": _CLUSTER, "name": cluster, **told, **first, **room}
+        yield {"@type": _CLUSTER, "name": cluster, **naming, **first, **room}
     if names:
         nobody = messages.socket(*refusals.NOWHERE)
         alone = messages.source("127.0.0.1")  # a socket that is not connected takes what anybody sends to it

@@ -44,11 +44,11 @@ def listeners(serving: Serving) -> list[Json]:
 def virtual(serving: Serving) -> Iterator[Json]:
     """Yield the listeners of all names that have an address of their own."""
     served = serving.policy.allowed_at(serving.addresses.virtual)
-    apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
+    apart = sum(protocol is Protocol.TCP for allowed in served.values() for protocol, _ in allowed) <= MOST_APART
     for name, allowed in served.items():
         opaque = {port: rule for (transport, port), rule in allowed.items() if transport is Protocol.TCP}
         for rule in dict.fromkeys(opaque.values()):
-            ports = [port for port, each in opaque.items() if each == rule]
+            ports = [port for port, other in opaque.items() if other == rule]
             for together in [[port] for port in ports] if apart else [ports]:
                 yield _forwarding(serving, name, rule, together)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
@@ -93,7 +93,7 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
                 proxy=serving.policy.rules.proxy,
             ),
             *([tls_interception.chain(serving)] if chains.INSPECTED in chosen.names.values() else []),
-            *([chains.ending(chains.DENIED)] if any(each.denies for each in chosen.patterns.values()) else []),
+            *([chains.ending(chains.DENIED)] if any(rule.denies for rule in chosen.patterns.values()) else []),
             chains.ending(chains.REFUSED),
         ],
     )

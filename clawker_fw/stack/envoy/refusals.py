@@ -49,8 +49,8 @@ _OF_ABSOLUTE = {"path": f"%FILTER_STATE({_PASSED['path']}:PLAIN)%"}
 
 def passed(*names: str) -> list[Json]:
     """Return these filter states, or some of them."""
-    said = {**_HTTP, "rule": "%ROUTE_NAME%"}
-    return [passed_on(_PASSED[name], said[name], factory_key="envoy.string") for name in names or _PASSED]
+    attributes = {**_HTTP, "rule": "%ROUTE_NAME%"}
+    return [passed_on(_PASSED[name], attributes[name], factory_key="envoy.string") for name in names or _PASSED]
 
 
 _REPEATABLE = [*messages.REPEATABLE]
@@ -168,7 +168,7 @@ def _of_proxy(serving: Serving, *, absolute: bool = False) -> Sequence[tuple[str
 
 def _is_own_check(name: str, checkers: Sequence[IPv4Address]) -> str:
     """Whether CoreDNS checks that agents are refused. An agent may use its name as well."""
-    from_one = " || ".join(f"source.address.startsWith('{each}:')" for each in checkers) or "false"
+    from_one = " || ".join(f"source.address.startsWith('{checker}:')" for checker in checkers) or "false"
     return f"({name} == '{container.REFUSED_NAME}' && ({from_one}))"
 
 
@@ -219,8 +219,8 @@ def of_opaque(name: str, serving: Serving) -> list[Json]:
     fields = {**_FIELDS, **_upstream(serving), "protocol": "tcp", "name": name, "reason": reason}
     any_of_them = _any(failed, cel("response.flags == 0 && !has(upstream.address)"))
     # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
-    told = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
-    return _logs(any_of_them, cel(_FORWARDED), fields, serving.reporting, told)
+    further = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
+    return _logs(any_of_them, cel(_FORWARDED), fields, serving.reporting, further)
 
 
 SESSION_TOLD_AFTER = 0.5
@@ -250,8 +250,8 @@ def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
     )
     fields = {**_FIELDS, **_UPSTREAM, "protocol": "udp", "name": name, "reason": reason}
     ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, cel(_FORWARDED))
-    told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
-    return _logs(_any(looked_at_first, no_room), ended, fields, reporting, told)
+    further = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
+    return _logs(_any(looked_at_first, no_room), ended, fields, reporting, further)
 
 
 def of_flags(*flags: str) -> Json:
@@ -281,12 +281,12 @@ def to_nowhere(serving: Serving, *, inspected: bool = False) -> list[Json]:
     They are those of HTTP, or those in TLS that is `inspected`.
     """
     known = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
-    said = {"protocol": "https", **known} if inspected else {"protocol": "http"}
+    protocol_fields = {"protocol": "https", **known} if inspected else {"protocol": "http"}
     failed = of_flags("NR", "UF", "UH", "URX", "DF", "UO")
     fields = {
         **_FIELDS,
         **_upstream(serving),
-        **said,
+        **protocol_fields,
         "source": f"%FILTER_STATE({SOURCE}:PLAIN)%",
         "port": f"%FILTER_STATE({PORT}:TYPED)%",
         "name": f"%FILTER_STATE({ASKED}:PLAIN)%",
@@ -299,10 +299,10 @@ def to_nowhere(serving: Serving, *, inspected: bool = False) -> list[Json]:
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
     any_of_them = _all(_any(failed, cel(_CROWDED)), cel(_LAST_ATTEMPT))
-    told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
+    further = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
     unanswered = cel(f"{_UNANSWERED} && ({_LAST_ATTEMPT})")
-    logs = _logs(any_of_them, None, fields, serving.reporting, told, unanswered=unanswered)
-    return [*logs, usage.of_requests(said["protocol"], cel(_FORWARDED))]
+    logs = _logs(any_of_them, None, fields, serving.reporting, further, unanswered=unanswered)
+    return [*logs, usage.of_requests(protocol_fields["protocol"], cel(_FORWARDED))]
 
 
 def of_http(serving: Serving) -> list[Json]:
@@ -311,8 +311,8 @@ def of_http(serving: Serving) -> list[Json]:
     What the internal listener has written down already is not repeated. What goes to the page
     about refusals is neither refused nor traffic.
     """
-    told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
-    own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED} || {_SENT_ONCE})"
+    ended = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
+    own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({ended}) || {_REUSED} || {_SENT_ONCE})"
     proxy, broken = serving.policy.rules.proxy, f"{_DETAILS}.matches('protocol_error|stream_idle_timeout')"
     not_ours = f"!(has(request.host) && {_is_own_check('request.host', serving.addresses.checkers)})"
     reason = _first(
@@ -343,8 +343,10 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
 
     What the internal listener has written down already is not repeated.
     """
-    told = f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{_NOT_CONNECTED}') && !{_TLS_FAILED} && !({_SENT_ONCE})"
-    by_us = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && !({told})"
+    unconnected = (
+        f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{_NOT_CONNECTED}') && !{_TLS_FAILED} && !({_SENT_ONCE})"
+    )
+    by_us = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && !({unconnected})"
     by_host = f"response.code == {_UNAUTHORIZED} && '{injected.METADATA}' in xds.route_metadata.filter_metadata"
     bad = "response.code == 400 || response.code == 421"
     reason = _first(
@@ -378,7 +380,7 @@ def _logs(
     allowed: Json | None,
     fields: Mapping[str, str],
     reporting: Reporting | None,
-    told: Mapping[str, str] | None = None,
+    further: Mapping[str, str] | None = None,
     *,
     unanswered: Json | None = None,
 ) -> list[Json]:
@@ -391,7 +393,7 @@ def _logs(
     logs = [{**written, "filter": any_of_them}]
     if reporting is None:
         return logs
-    fields = {**fields, **(told or {})}
+    fields = {**fields, **(further or {})}
     forwarded = [reporting.allowed(allowed, fields)] if allowed else []
     return [*logs, reporting.log(refused, fields), *forwarded]
 

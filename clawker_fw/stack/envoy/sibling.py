@@ -68,7 +68,7 @@ RESOURCES = (
 Only `fwctl` reads the first three, and only the signer those of `inspection`."""
 
 CLUSTERS, PATHS, ROUTES, LISTENERS = (
-    container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
+    container.HOT + resource.path for resource in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
 )
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"

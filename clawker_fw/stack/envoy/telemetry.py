@@ -77,7 +77,7 @@ class Reporting:
             buffer_size_bytes=_BATCH,
             resource_attributes=_key_values(self.telemetry.resource(Sibling.ENVOY, self.slot)),
             attributes=_key_values(_attributes(fields, action)),
-            **(cel if any("%CEL(" in each for each in fields.values()) else {}),
+            **(cel if any("%CEL(" in field for field in fields.values()) else {}),
         )
         return {**log, "filter": filter_}
 

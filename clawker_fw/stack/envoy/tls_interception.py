@@ -188,7 +188,7 @@ def _connection_manager(serving: Serving) -> Json:
         http_filters=[
             *http.pacing(),
             _denying(_BAD_PATH, {"url_path": {"path": _regex(f".*({ALWAYS_BAD}).*")}}),
-            _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
+            _denying(_TRACE, *({"header": _method(method, ignore_case=True)} for method in REFUSED_METHODS)),
             _without_misread_headers(),
             _names_its_host(),
             extension("filters.http.custom_response.v3.CustomResponse", injected.TOLD),
@@ -282,7 +282,7 @@ def table(policy: Policy, requests_per_second: int, headers: Mapping[str, str] =
         "virtual_hosts": [*hosts, others],
         "request_headers_to_remove": [*HEADERS_REMOVED, http.WAITS],
         "typed_per_filter_config": http.paced(requests_per_second),
-        "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],
+        "cluster_specifier_plugins": [_unless_upgrading(verify=verified) for verified in (True, False)],
     }
 
 
@@ -345,11 +345,11 @@ def _told(repository: Repository) -> str:
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
     exactly = [_path(with_query(expression)) for expression in path.expressions[:-1]]
     match = _match(path)
-    for method, each in _matches(path, match, *exactly):
+    for method, route_match in _matches(path, match, *exactly):
         if path.denies:
-            yield _refuse(str(path), each)
+            yield _refuse(str(path), route_match)
         else:
-            yield from _forward(rule, path.words(method), each)
+            yield from _forward(rule, path.words(method), route_match)
     if path.limits and rule.paths and rule.paths.may_open(path):  # an expression takes Envoy 16 KB
         methods = "|".join(map(re.escape, path.methods))
         others = {"name": ":method", "string_match": _regex(methods), "invert_match": True}
@@ -409,8 +409,8 @@ def _unless_upgrading(*, verify: bool) -> Json:
     anything = {"safe_regex": {"google_re2": {}, "regex": ".*"}}
     asks = {"input": header, "value_match": anything}
     nowhere, leading = (
-        {"action": extension(f"{_CHOOSING}.ClusterAction", "cluster", cluster=each)}
-        for each in (_NO_WEBSOCKET, _way(verify=verify))
+        {"action": extension(f"{_CHOOSING}.ClusterAction", "cluster", cluster=cluster)}
+        for cluster in (_NO_WEBSOCKET, _way(verify=verify))
     )
     matchers = [{"predicate": {"single_predicate": asks}, "on_match": nowhere}]
     return {
