@@ -17,10 +17,10 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.desired import built_images
-from clawker_fw.reconcile.entrust import create_trust_volume, trust_for
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison, agents_of
 from clawker_fw.reconcile.publishing import publish_for
+from clawker_fw.reconcile.trust_volume import create_trust_volume, trust_for
 from clawker_fw.report import log
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.relay import Publication, PublishedPort, is_relay
@@ -33,7 +33,7 @@ _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
 
 
-def entrusted(engine: EngineWriter, seen: Comparison, attached: Attachment) -> Attachment:
+def with_trust_volume(engine: EngineWriter, seen: Comparison, attached: Attachment) -> Attachment:
     """Return how to attach an agent with its trust volume, which the engine keeps from now on.
 
     Raises:
