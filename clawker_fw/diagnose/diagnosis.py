@@ -21,7 +21,7 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.errand import lacking
+from clawker_fw.reconcile.one_shot import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner
 from clawker_fw.rules.rule import HOST, Protocol, Rule

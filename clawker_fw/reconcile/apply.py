@@ -30,7 +30,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.containers import create_from, last_words
-from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
+from clawker_fw.reconcile.one_shot import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import Plan, Stage, Step
 from clawker_fw.stack.container import HELPER

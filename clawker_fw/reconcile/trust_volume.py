@@ -14,7 +14,7 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model.containers import ContainerSpec, Mount, Shape
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.errand import in_turn
+from clawker_fw.reconcile.one_shot import in_turn
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, trust_name
 from clawker_fw.stack.files import public

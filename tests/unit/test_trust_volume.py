@@ -10,7 +10,7 @@ from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import ContainerSpec, Mount, Shape
 from clawker_fw.model.observed import Observed
-from clawker_fw.reconcile import errand, trust_volume
+from clawker_fw.reconcile import one_shot, trust_volume
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.trust_volume import trust_for
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    monkeypatch.setattr(errand, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
+    monkeypatch.setattr(one_shot, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
     return clock
 
 

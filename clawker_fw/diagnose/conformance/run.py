@@ -13,7 +13,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.desired import addressing
-from clawker_fw.reconcile.errand import errand
+from clawker_fw.reconcile.one_shot import one_shot
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, trial_name
@@ -71,7 +71,7 @@ def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -
         shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
         files={HELPER: seen.blueprint.helper, ATTEMPTS: public(content)},
     )
-    with errand(engine, project, spec, _WITHIN) as lines:
+    with one_shot(engine, project, spec, _WITHIN) as lines:
         return _answers(lines)
 
 

@@ -38,7 +38,7 @@ ACCEPT_FRAMES = (
 
 
 @contextmanager
-def errand(
+def one_shot(
     engine: EngineWriter, project: str, spec: ContainerSpec, seconds: float, image: BuiltImage | None = None
 ) -> Iterator[tuple[str, ...] | None]:
     """Run a container to its end, and yield its output, or None if it has not ended after `seconds`.
@@ -141,7 +141,7 @@ def lacking(
 def _answered(
     engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None
 ) -> tuple[str, ...]:
-    with errand(engine, project, spec, _KERNEL_SECONDS, image) as lines:
+    with one_shot(engine, project, spec, _KERNEL_SECONDS, image) as lines:
         try:
             return tuple(map(str, json.loads((lines or ("",))[-1])["lacking"]))
         except (ValueError, KeyError, TypeError) as error:
