@@ -8,7 +8,7 @@ from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Gap, Refusals
 from clawker_fw.diagnose.remedies import Remedy
-from clawker_fw.reconcile.carried import UNKNOWN_AGENT
+from clawker_fw.reconcile.handed_over import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 
 _OURS = "Nothing has to be allowed: clawker-fw has tried this itself."

@@ -1,4 +1,4 @@
-"""Reads refusals from the logs of Envoy and CoreDNS, and from the records that replacements carried over.
+"""Reads refusals from the logs of Envoy and CoreDNS, and from the records that replacements handed over.
 
 An engine reads a log quickly from its end, but scans all of it for a time. So ever more lines are requested until
 they are old enough. Fewer lines than requested mean the whole log, or a truncated line
@@ -24,7 +24,7 @@ from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
 from clawker_fw.model.containers import ContainerSummary
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.carried import carried
+from clawker_fw.reconcile.handed_over import handed_over
 from clawker_fw.stack.labels import sibling_of
 from clawker_fw.stack.topology import network_names
 
@@ -162,7 +162,7 @@ def records(
         EngineError: when they are unreadable.
     """
     wanted = _FIRST_LINES if since else None
-    earlier = in_background(carried, reader, container)
+    earlier = in_background(handed_over, reader, container)
     while True:
         first, last, lines = b"", b"", 0
         with reader.log(container, wanted) as log:

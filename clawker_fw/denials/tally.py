@@ -20,7 +20,7 @@ from clawker_fw.denials.refusal import (
 )
 from clawker_fw.fwctl import Suppressed
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.carried import UNKNOWN_AGENT
+from clawker_fw.reconcile.handed_over import UNKNOWN_AGENT
 
 MOST_DIFFERENT = 100_000
 """The number of different refusals that are stored; others are only counted."""

@@ -28,8 +28,8 @@ from clawker_fw.model.observed import Observed
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import steps
-from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.containers import create_from, last_words
+from clawker_fw.reconcile.handed_over import hand_over
 from clawker_fw.reconcile.one_shot import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import Plan, Stage, Step

@@ -44,14 +44,14 @@ ORIGIN = "state/origin.json"
 USED = ("state/usage-0.json.gz", "state/usage-1.json.gz")
 """What Envoy's recorder knows of what agents use, written in turn: the later one counts (`go/internal/usage`)."""
 
-CARRIED = "state/refusals.jsonl.gz"
+HANDED_OVER = "state/refusals.jsonl.gz"
 """The last lines of the logs of those that a sibling has replaced."""
 
 SECRETS_AT_REST = "state/secrets.json"
 """The secrets for requests that outlive Envoy's container. The signer alone has it open."""
 
 KEPT = frozenset(
-    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, SECRETS_AT_REST, *USED}
+    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, HANDED_OVER, SECRETS_AT_REST, *USED}
     | {"state/restarts.json", "state/restarts.json.new"}  # of earlier releases
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
