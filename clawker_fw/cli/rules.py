@@ -51,10 +51,10 @@ def list_rules(
 
         print_json(RulesListDocument.of(loaded, loaded.named_by(context.obj.given), now, known))
     elif known:
-        from clawker_fw.denials.usage import worths
+        from clawker_fw.denials.usage import usage_of_rules
         from clawker_fw.report import usage as report
 
-        usages = worths(loaded.rules, known)
+        usages = usage_of_rules(loaded.rules, known)
         terminal.answer("\n".join(report.used_lines(usages, known)))
         print_table(*report.rows(usages, now))
     elif loaded.rules.rules:
@@ -113,9 +113,9 @@ def unused_rules(
     """
     loaded = session.load(context.obj)
     known = _usage(context.obj)
-    from clawker_fw.denials.usage import Period, worths
+    from clawker_fw.denials.usage import Period, usage_of_rules
 
-    usages, within = worths(loaded.rules, known), Period.of(known, since)
+    usages, within = usage_of_rules(loaded.rules, known), Period.of(known, since)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesUnusedDocument
 

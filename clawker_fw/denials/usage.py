@@ -53,7 +53,7 @@ def together(known: Sequence[Usage]) -> Usage:
 
 
 @dataclass(frozen=True)
-class Worth:
+class RuleUsage:
     """A rule and its uses. `open` are connections that may belong to it, and are counted when they end."""
 
     rule: Rule
@@ -81,7 +81,7 @@ class Worth:
         return sum(use.sent for use in self.uses)
 
 
-def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
+def usage_of_rules(rules: RuleSet, usage: Usage) -> tuple[RuleUsage, ...]:
     """Return the usage of each rule that allows something and has not expired, in the rules' order.
 
     Denied rules of presets are left out, because a deny rule is how users remove them.
@@ -98,7 +98,7 @@ def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
         if used:
             uses.setdefault(used, []).append(use)
     return tuple(
-        Worth(rule, tuple(uses.get(rule, ())), _open(rule, usage))
+        RuleUsage(rule, tuple(uses.get(rule, ())), _open(rule, usage))
         for rule in in_force.rules
         if not rule.denies
         and not (rule.preset and policy.decide(rule.destination.name, *rule.keys[0]).reason is Reason.DENIED)
@@ -144,7 +144,7 @@ class Period:
         return self.known <= self.asked
 
 
-def unused(usages: Sequence[Worth], period: Period) -> tuple[Worth, ...]:
+def unused(usages: Sequence[RuleUsage], period: Period) -> tuple[RuleUsage, ...]:
     """Return the rules without a known use in a period."""
     return tuple(rule_usage for rule_usage in usages if rule_usage.last is None or rule_usage.last < period.begin)
 

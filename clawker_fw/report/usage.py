@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from clawker_fw.denials.usage import Period, Worth, removing, unused
+from clawker_fw.denials.usage import Period, RuleUsage, removing, unused
 from clawker_fw.model.usage import Usage
 from clawker_fw.report.spans import counted, remaining
 
@@ -14,7 +14,7 @@ _INDENT = " " * 2
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def rows(usages: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def rows(usages: Sequence[RuleUsage], now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the headings and the rows of the table of allow rules, with their usage."""
     headings = ("rule", "last used", "connections", "from agents", "to agents", "written in")
     return headings, [
@@ -30,7 +30,7 @@ def rows(usages: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tup
     ]
 
 
-def used_lines(usages: Sequence[Worth], usage: Usage) -> Iterator[str]:
+def used_lines(usages: Sequence[RuleUsage], usage: Usage) -> Iterator[str]:
     """Yield the number of used rules, the known period, and its gaps."""
     used = sum(rule_usage.last is not None for rule_usage in usages)
     since = f"{_time(usage.since)}, {_span(usage.now - usage.since)} ago"
@@ -39,7 +39,7 @@ def used_lines(usages: Sequence[Worth], usage: Usage) -> Iterator[str]:
     yield from _lost(usage)
 
 
-def unused_lines(usages: Sequence[Worth], period: Period, usage: Usage, file: Path | None) -> Iterator[str]:
+def unused_lines(usages: Sequence[RuleUsage], period: Period, usage: Usage, file: Path | None) -> Iterator[str]:
     """Yield the number of unused rules, the gaps, and how to remove each rule."""
     idle = unused(usages, period)
     verb, time = "is" if len(idle) == 1 else "are", _span(period.now - period.begin)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from clawker_fw.denials.usage import Period, Worth, unused, worths
+from clawker_fw.denials.usage import Period, RuleUsage, unused, usage_of_rules
 from clawker_fw.model.json_types import Moment
 from clawker_fw.model.usage import Usage
 from clawker_fw.report.documents import Document, ErrorPart
@@ -35,9 +35,9 @@ class RuleUse:
     """Bytes to agents in these."""
 
     @classmethod
-    def of(cls, worth: Worth) -> "RuleUse":
-        last = None if worth.last is None else _moment(worth.last)
-        return cls(last, worth.connections, worth.received, worth.sent)
+    def of(cls, usage: RuleUsage) -> "RuleUse":
+        last = None if usage.last is None else _moment(usage.last)
+        return cls(last, usage.connections, usage.received, usage.sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +102,14 @@ class RulesListDocument(Document):
     @classmethod
     def of(cls, loaded: Loaded, named_by: str, now: float, usage: Usage | None = None) -> "RulesListDocument":
         """Return the answer. `now` is in seconds since 1970; `named_by` chose the settings."""
-        worth = (
-            {rule_usage.rule: RuleUse.of(rule_usage) for rule_usage in worths(loaded.rules, usage)}
+        usages = (
+            {rule_usage.rule: RuleUse.of(rule_usage) for rule_usage in usage_of_rules(loaded.rules, usage)}
             if usage
             else {}
         )
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
-            rules=[ListedRule.of(rule, now, worth.get(rule)) for rule in loaded.rules.rules],
+            rules=[ListedRule.of(rule, now, usages.get(rule)) for rule in loaded.rules.rules],
             used_since=_moment(usage.since) if usage else None,
         )
 
@@ -160,7 +160,7 @@ class RulesUnusedDocument(Document):
 
     @classmethod
     def of(
-        cls, loaded: Loaded, named_by: str, usages: Sequence[Worth], period: Period, usage: Usage
+        cls, loaded: Loaded, named_by: str, usages: Sequence[RuleUsage], period: Period, usage: Usage
     ) -> "RulesUnusedDocument":
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
