@@ -26,7 +26,7 @@ from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
-from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
+from clawker_fw.stack import container, coredns, expiry, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.container import HELPER, ORIGIN, state_record
 from clawker_fw.stack.envoy import bootstrap, signing
 from clawker_fw.stack.envoy import sibling as envoy
@@ -100,7 +100,7 @@ class Blueprint:
     @cached_property
     def later(self) -> Mapping[int, Policy]:
         """The rules after each of the next expiries, in seconds since 1970. The end of observing is always one."""
-        moments = self.rules.deadlines[: ends.known_ends(len(self.rules.rules))]
+        moments = self.rules.deadlines[: expiry.known_expiries(len(self.rules.rules))]
         if self.rules.observing:
             moments = tuple(sorted({*moments, self.rules.observing.until}))
         return {moment: Policy(self.rules.at(moment)) for moment in moments}
@@ -318,8 +318,8 @@ def _sibling(
     now, later = hot(blueprint.policy), []
     for moment, left in blueprint.later.items():
         files = hot(left)
-        later.append(ends.End(moment, files, live_digests(resources, files), _rules(left.rules)))
-    whole = {ends.ENDS: ends.ends_file(now, later), **now}
+        later.append(expiry.Expiry(moment, files, live_digests(resources, files), _rules(left.rules)))
+    whole = {expiry.EXPIRIES: expiry.expiries_file(now, later), **now}
     return DesiredSibling(
         sibling=sibling,
         image=image,

@@ -9,7 +9,7 @@ from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, policy, telemetry, virtual
+from clawker_fw.stack import container, expiry, policy, telemetry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -17,7 +17,7 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
+RESOURCES = (expiry.RESOURCE, _EYE, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
 """Only `fwctl` reads the first two, and only clawker-fw the next two. The second has the address and ports at
 which `fwctl` checks that Envoy refuses agents."""
 

@@ -27,7 +27,7 @@ from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.ends import ENDS
+from clawker_fw.stack.expiry import EXPIRIES
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.release import Release
@@ -216,7 +216,7 @@ def test_a_rule_that_has_ended_is_taken_away_soon(watched: Watched, tmp_path: Pa
     """If the containers have not expired a rule, as in memory, the watcher removes it."""
     ending(watched, tmp_path / "clawker-fw.yaml", 12)
     assert watched.until(20, heal=heal) == ["0 start nothing", "15 interval heal done", "16 event nothing"]
-    assert json.loads(watched.engine.inside(ENVOY).files[ENDS].content) == {"ends": []}
+    assert json.loads(watched.engine.inside(ENVOY).files[EXPIRIES].content) == {"ends": []}
 
 
 def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.rules.rule import HOST
 from clawker_fw.rules.upstream import Proxy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, virtual
+from clawker_fw.stack import container, expiry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.envoy import (
     bounds,
@@ -54,7 +54,7 @@ _LISTENER_PROOF = EnvoyProof("dynamic_listeners", ("active_state", "listener"), 
 _LISTENERS = Resource("listeners", "lds/listeners.json", envoy=_LISTENER_PROOF)
 
 RESOURCES = (
-    ends.RESOURCE,
+    expiry.RESOURCE,
     virtual.RESOURCE,
     lookups.RESOURCE,
     *signing.RESOURCES,
