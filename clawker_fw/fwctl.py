@@ -188,7 +188,7 @@ class HelperReader:
 
         `key` has 32 bytes and is for this query only: with it, anybody could compare secrets.
         """
-        sent = _giving(key, None)
+        sent = _request(key, None)
         held = _read(TypeAdapter(HeldSecrets), self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
         return replace(held, key=key)
 
@@ -238,7 +238,7 @@ class Helper(HelperReader):
 
         Of both, exactly those `at_rest` are stored on disk.
         """
-        sent = _giving(key, values, keep, at_rest)
+        sent = _request(key, values, keep, at_rest)
         answers = self._run("secrets", len(sent), sent=sent)
         return _read(TypeAdapter(HeldSecrets), answers[-1], _SECRETS) if answers else HeldSecrets({})
 
@@ -273,7 +273,7 @@ class Helper(HelperReader):
         return answers
 
 
-def _giving(
+def _request(
     key: bytes, give: Mapping[str, str] | None, keep: Collection[str] = (), at_rest: Collection[str] = ()
 ) -> bytes:
     request = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}

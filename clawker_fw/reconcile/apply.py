@@ -320,10 +320,10 @@ class _Performer:
 
     def _unseen(self, step: steps.Verify) -> list[str]:
         """Return what agents would wrongly see of a new Envoy. Another one would not look better."""
-        if not step.eye:
+        if not step.prober:
             return []
         try:
-            seen = Helper(self._engine, step.eye).agents_see(step.place)
+            seen = Helper(self._engine, step.prober).agents_see(step.place)
         except EngineError as error:
             return [f"agents' view: {error}"]
         return [f"agents would see: {problem}" for problem in seen]

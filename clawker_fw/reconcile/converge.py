@@ -106,14 +106,14 @@ def _performed(
         steps = seen.plan(options)
         made_from = seen.blueprint
         on_progress = _recording(context.on_progress, seen, steps)
-        giving = partial(give, engine, wanted=made_from.wanted, vault=made_from.vault)
+        give_secrets = partial(give, engine, wanted=made_from.wanted, vault=made_from.vault)
         try:
             with _attempted(engine, seen):
                 apply(
                     engine,
                     steps,
                     built_images(made_from),
-                    replace(context, give=giving, on_progress=on_progress),
+                    replace(context, give=give_secrets, on_progress=on_progress),
                 )
         except SubnetTakenError:
             if choice + 1 == _CHOICES:

@@ -26,8 +26,8 @@ from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
     BOOT,
     COMMITTED,
-    EYE,
     HELPER,
+    PROBER,
     STAGE,
     commit_record,
     container_names,
@@ -281,14 +281,16 @@ class _Planner:
         return [steps.GiveSecrets(old.container.id, wanted, causes)]
 
     def _verify(self, sibling: Sibling) -> steps.Verify:
-        wanted, eye, place = self._wanted(sibling), "", ""
+        wanted, prober, place = self._wanted(sibling), "", ""
         if sibling is Sibling.ENVOY:
-            eye = self._names.get(Sibling.COREDNS) or self._old_eye
-            place = self._wanted(Sibling.COREDNS).hot[EYE].content.decode()
-        return steps.Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, eye, place)
+            prober = self._names.get(Sibling.COREDNS) or self._old_prober
+            place = self._wanted(Sibling.COREDNS).hot[PROBER].content.decode()
+        return steps.Verify(
+            sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, prober, place
+        )
 
     @property
-    def _old_eye(self) -> str:
+    def _old_prober(self) -> str:
         """The CoreDNS that stays, if it can test how agents see a new Envoy before the replacement."""
         old = self._old(Sibling.COREDNS)
         return old.container.id if old and old.container.running and self._can_redirect(old) else ""

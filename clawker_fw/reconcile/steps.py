@@ -96,14 +96,14 @@ class Create(SiblingStep):
 class Verify(ContainerStep):
     """Wait until a new container reports the expected digest of each resource as live.
 
-    After an expiry, it may report those in `later` instead. `eye` is the CoreDNS that tests what agents see of the
-    container, and `place` where it looks.
+    After an expiry, it may report those in `later` instead. `prober` is the CoreDNS that tests the container
+    as agents see it, and `place` where it looks.
     """
 
     live: Mapping[str, str]
     seconds: float
     later: Sequence[Mapping[str, str]] = ()
-    eye: str = ""
+    prober: str = ""
     place: str = ""
 
 

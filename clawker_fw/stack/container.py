@@ -25,7 +25,7 @@ HELPER = "bin/fwctl"
 BOOT = "boot/"
 HOT = "hot/"
 GOOD = "good/"
-EYE = HOT + "eye/envoy.json"
+PROBER = HOT + "eye/envoy.json"
 STAGE = "stage/"
 """The folder of what a commit is sent: `commit.json`, and `hot/`."""
 

@@ -15,9 +15,9 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
 
-_EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
+_PROBER = Resource("eye", container.PROBER.removeprefix(container.HOT))
 
-RESOURCES = (expiry.RESOURCE, _EYE, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
+RESOURCES = (expiry.RESOURCE, _PROBER, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
 """Only `fwctl` reads the first two, and only clawker-fw the next two. The second has the address and ports at
 which `fwctl` checks that Envoy refuses agents."""
 
@@ -120,9 +120,9 @@ def hot(
 ) -> Files:
     """Return the dynamic files: the plugins' list of names and collector, and ours."""
     envoy_slot = slots.envoy
-    eye = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
+    prober = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
     return {
-        container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
+        container.PROBER: public(json.dumps(prober, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         policy.RULES: public(policy.record(names.rules.lines)),
         telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
