@@ -1,4 +1,4 @@
-"""The client of `fwctl`, the helper in our containers: a method for each verb, a type for each answer.
+"""The client of `fwctl`, the helper in our containers: a method per verb, a type per answer.
 
 `go/cmd/fwctl/protocol.json` describes the protocol, and the tests of both sides check it. An answer in an unknown
 form is an error, never empty. Helpers of earlier releases print fewer fields, those of later ones may print more.
@@ -181,7 +181,7 @@ class HelperReader:
         answer = self._ask("relayed", *words)
         network = _read(TypeAdapter(tuple[str, ...]), answer, "A relay answered", of="network")
         closed = _read(TypeAdapter(tuple[int, ...]), answer, "A relay answered", of="closed")
-        return (*network, *(f"nobody listens on port {port}" for port in closed))
+        return (*network, *(f"no program listens on port {port}" for port in closed))
 
     def secrets(self, key: bytes) -> HeldSecrets:
         """Return the secrets that Envoy can inject.

@@ -1,4 +1,4 @@
-"""Files that only the user can read, in the user's state folder, with a folder for each project.
+"""Files that only the user can read, in the user's state folder, with a folder per project.
 
 Files are replaced by rename, and are on disk before a write returns, so a reader or a power loss never leaves half
 a file. Processes that read and then write hold the folder's lock.

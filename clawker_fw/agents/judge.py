@@ -297,7 +297,7 @@ def _processes(chain: Chain, place: _Place) -> Iterator[Opening]:
                 "sibling-processes", f"it sees the processes of {container.name}, a part of the firewall"
             )
         elif container.id not in place.agents:
-            yield Opening("processes", f"it sees the processes of {container.name}, which is no agent")
+            yield Opening("processes", f"it sees the processes of {container.name}, which is not an agent")
     if chain.unknown:
         yield Opening("processes", f"it sees the processes of {chain.unknown}, which is not known")
 
@@ -383,7 +383,7 @@ def _labels(view: ContainerView, place: _Place) -> Iterator[Opening]:
 
 
 def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield a warning for each internal network on which the host has an address."""
+    """Yield a warning per internal network on which the host has an address."""
     view = place.owner(joining) or joining
     for name in sorted((set(view.connected) & set(place.others)) - {place.own}):
         network = place.others[name]
@@ -394,7 +394,7 @@ def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
 
 
 def _told_elsewhere(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield a warning for each way in which an agent's output, files or memory get elsewhere."""
+    """Yield a warning per way in which an agent's output, files or memory get elsewhere."""
     if not view.shape.privileged and _UNFILTERED & set(view.shape.security_options):
         yield Opening(
             "seccomp", "without a seccomp profile it can open sockets that no network confines (AF_VSOCK)"

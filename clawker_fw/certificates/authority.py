@@ -35,7 +35,7 @@ INTERMEDIATE_LIFE = timedelta(days=30)
 ANNOUNCED = timedelta(days=7)
 """How long agents must have had a new root before it signs."""
 
-MOST_NAMES, MOST_OCTETS = 300, 24 << 10
+MOST_NAMES, MOST_BYTES = 300, 24 << 10
 """An intermediate's limits: the number of names, and their bytes in the certificate."""
 
 _AROUND_A_NAME = 6
@@ -85,7 +85,7 @@ def _above(name: str) -> Iterator[str]:
 
 def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[bytes, str]]]:
     octets = sum(_AROUND_A_NAME + len(name) for _, name in hashed)
-    if len(hashed) > MOST_NAMES or octets > MOST_OCTETS:
+    if len(hashed) > MOST_NAMES or octets > MOST_BYTES:
         for value in (0, 1):
             half = [entry for entry in hashed if entry[0][bit // 8] >> (7 - bit % 8) & 1 == value]
             yield from _divided(half, bit + 1)
@@ -173,7 +173,7 @@ def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
         certificate = fitting(pair)[0]
         basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
         if not basic.critical or basic.value != x509.BasicConstraints(ca=True, path_length=0):
-            raise ValueError("it is no authority for certificates of servers alone")
+            raise ValueError("it is not a CA for server certificates only")
         constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints)
         names = [str(subtree.value) for subtree in constraints.value.permitted_subtrees or ()]
         if not names or not constraints.critical or constraints.value != _constraints(names):

@@ -84,7 +84,7 @@ class TelemetryStore(_Store):
         return replace(provision, due=tuple(self._due(now, x509.judge(provision.credentials), running.collector)))
 
     def _due(self, now: float, judged: Judgement, collector: Certificate | None) -> Iterator[str]:
-        """Yield a sentence for each thing that only the user can renew in time."""
+        """Yield a sentence per thing that only the user can renew in time."""
         ends = judged.authority_ends
         if not judged.problem and is_due(now, judged.issued[0], ends):
             how = "replace it in `otel.certs_dir`" if self.own else "run `clawker-fw certs rotate --authority`"
@@ -258,7 +258,7 @@ class InspectionStore(_Store):
     def _provided(
         self, shares: list[tuple[str, ...]], root: Issuer, roots: list[Issuer], live: Authorities
     ) -> Provided:
-        """Return an intermediate for each share: the one that there is, or a new one."""
+        """Return an intermediate per share: the one that there is, or a new one."""
         now = self.clock()
         known = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda issuer: issuer.ends)
         newest = {issuer.names: issuer for issuer in known}

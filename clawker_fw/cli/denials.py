@@ -96,7 +96,7 @@ def denials(
 
 
 def _answer(chosen: Options, wanted: "Selection", since: float | None) -> Answer:
-    """Return what agents of a stack were refused in the last `since` seconds."""
+    """Return the refusals of a stack's agents in the last `since` seconds."""
     from clawker_fw.report import denials as report
 
     answer = answered(chosen, since, wanted)

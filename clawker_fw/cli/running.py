@@ -109,7 +109,7 @@ def _published(engine: EngineWriter, seen: Comparison, container: str) -> str:
             "agent-not-published",
             "The agent was not started, because its ports could not be published.",
             context=[error.in_one_line],
-            hint="If another program has a port of the engine's machine, choose another one: --publish PORT:PORT.",
+            hint="If another program has a port of the Docker host, choose another one: --publish PORT:PORT.",
         ) from error
     view = engine.container(relay)
     for binding in view.published if view else ():

@@ -33,7 +33,7 @@ def read(reader: EngineReader, project: str) -> Usage:
     if not envoys:
         raise RefusedError(
             "not-up",
-            f"{project} is not up, so nobody knows what its agents have used.",
+            f"{project} is not up, so the usage of its agents is unknown.",
             hint="Start it with `clawker-fw run`. What was used before `clawker-fw down` is gone.",
         )
     return together([HelperReader(reader, envoy).usage() for envoy in envoys])

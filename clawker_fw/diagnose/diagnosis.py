@@ -1,4 +1,4 @@
-"""The checks of `doctor`: one function for each possible problem, with its fix.
+"""The checks of `doctor`: one function per possible problem, with its fix.
 
 Nothing here changes a stack. A check is `skipped` if it needs something that is missing, which an earlier check
 reports.
@@ -179,7 +179,7 @@ def kernel(writer: EngineWriter, seen: Comparison) -> Check:
         why = "The first `clawker-fw run` checks the kernel, before it creates anything."
         return _skipped("kernel", why)
     if missing := lacking(writer, seen.desired.project, asked):
-        advice = "Each sentence says what is needed on the engine's machine."
+        advice = "Each sentence says what is needed on the Docker host."
         return _failure("kernel", f"It lacks what the firewall needs: {'; '.join(missing)}.", advice)
     return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
 
@@ -253,7 +253,7 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
         yield _failure(
             "telemetry",
             f"Nothing of {' and '.join(silent)} has arrived at {endpoint}: {number:,} records are lost.",
-            "Check that the collector runs, that the engine's machine reaches it, and that it accepts the "
+            "Check that the collector runs, that the Docker host reaches it, and that it accepts the "
             "certificates: `clawker-fw certs show`, `docker logs`.",
         )
     elif lost:
@@ -288,7 +288,7 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
         return _failure(
             "upstream-dns",
             f"Envoy can resolve none of {', '.join(asked)} ({name}: {error}).",
-            "Check the name servers of the engine's machine (/etc/resolv.conf), and its way to them.",
+            "Check the name servers of the Docker host (/etc/resolv.conf), and its way to them.",
         )
     if unknown:
         advice = (
@@ -361,13 +361,13 @@ def _may_keep_in(seen: Comparison) -> str:
     if not _running(seen, Sibling.ENVOY):
         return "Envoy does not run, so agents reach nothing: `clawker-fw run` starts it."
     if not seen.observed.machine.forwards:
-        return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
+        return "The Docker host forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
     way_out = seen.observed.networks.get(Role.EGRESS)
     ours = seen.desired.networks[Role.EGRESS].options
     added = [f"{name}={text}" for name, text in way_out.options.items() if name not in ours] if way_out else []
     by_engine = f" Its `default-network-opts` add {', '.join(sorted(added))}." if added else ""
     return (
-        "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
+        "If the Docker host itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
         "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
         f"{by_engine} On a VPN, compare the MTU of its interface (`ip link`), often 1,400, with Docker's 1,500: "
         "larger packets are lost, and `iptables -t mangle -I FORWARD -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu` "

@@ -45,7 +45,7 @@ _FAILURES = (
     PullFailure(
         "image-other-bytes",
         "What {registry} sent for {reference} does not match the digest.",
-        "Nothing of it is used. A mirror or cache may be broken, or somebody tampered with the content. Keep the "
+        "The content was discarded. A mirror or cache may be broken, or the content was tampered with. Keep the "
         "digest.",
         words=("verification failed", "unexpected commit digest", "digest mismatch", "failed size validation"),
     ),

@@ -98,7 +98,7 @@ def named(contexts: Sequence[str], addresses: Sequence[str], environment: Mappin
 
 
 def all_contexts(environment: Mapping[str, str]) -> Hosts:
-    """Return a host for each context of the docker CLI, without those of the same engine.
+    """Return a host per context of the docker CLI, without those of the same engine.
 
     A context that names no engine is a host without a location. A context that a user made is preferred to
     `default`, which is left out next to others if it is not set and no engine listens there.

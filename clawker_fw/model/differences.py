@@ -27,7 +27,7 @@ class Layer(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a value differs: settings, release, the engine's machine or an agent, or somebody tampered with it.
+    """Why a value differs: settings, release, the Docker host or an agent, or somebody tampered with it.
 
     `agent`: one that publishes ports has come or gone.
     """

@@ -185,7 +185,7 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
     if not observed.machine.forwards:
         yield Advice(
             "no-forwarding",
-            "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
+            "The Docker host forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
             "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
         )
     network = observed.networks.get(Role.AGENTS)

@@ -142,7 +142,7 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
     if left and all(finding.field == AGENTS_SEE and finding.action is Action.NONE for finding in left):
         raise NotProvenError(
             "agents-cut-off",
-            f"The engine's machine drops what agents send to {' and '.join(finding.sibling for finding in left)}.",
+            f"The Docker host drops what agents send to {' and '.join(finding.sibling for finding in left)}.",
             context=[line for finding in left if isinstance(finding.running, tuple) for line in finding.running],
             hint=f"Nothing was replaced, because a new one would not be reached either. {ACCEPT_FRAMES}",
         )

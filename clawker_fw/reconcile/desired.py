@@ -182,7 +182,7 @@ def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: C
     if routes := [str(network) for network in routed if network.subnet_of(subnet)]:
         raise SettingsError(
             "subnet-routed",
-            f"The subnet {subnet} overlaps routes of the engine's machine.",
+            f"The subnet {subnet} overlaps routes of the Docker host.",
             context=routes,
             hint=_ANOTHER_SUBNET,
         )

@@ -28,7 +28,7 @@ _KERNEL_SECONDS = 60.0
 _REFUSED_LIMIT = "rlimit"
 """What runc calls a limit that it may not set ("error setting rlimit type 7")."""
 
-DROPS_FRAMES = "the packet filter of the engine's machine"
+DROPS_FRAMES = "the packet filter of the Docker host"
 """What `fwctl` names if the packet filter drops traffic between containers."""
 
 ACCEPT_FRAMES = (

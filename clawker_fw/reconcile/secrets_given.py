@@ -64,7 +64,7 @@ def require_unreachable(observed: Observed, vault: "Vault") -> None:
 
 
 def possible_exposures(observed: Observed, vault: "Vault | None") -> "Iterator[Advice]":
-    """Yield a warning for each mount that may lead to the file of secrets. Agents' links must not stop a run."""
+    """Yield a warning per mount that may lead to the file of secrets. Agents' links must not stop a run."""
     for exposure in exposures(observed, [vault.path] if vault else ()):
         if not exposure.certain:
             error = _exposed(exposure)

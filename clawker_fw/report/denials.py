@@ -39,11 +39,11 @@ class DenialDocument(RefusalDocument):
     tried: str | None
     """The address that the agent has connected to, where no host was named and the kernel refused."""
     failed: bool
-    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    """Whether a rule allows it and it failed elsewhere, so it is not a denial."""
     message: str
     """The reason in words."""
     allowed: bool
-    """Whether the rules in the settings allow it by now."""
+    """Whether the rules in the settings allow it now."""
     agent: str | None
     """The name of the container that had this address at the time, if it is known."""
     address: str

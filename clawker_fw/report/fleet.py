@@ -279,7 +279,7 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
     left_out = (
         f"Left out: the context {left_out.name} is of the same engine as {left_out.same_as}."
         if left_out.same_as
-        else f"Left out: the context {left_out.name} has no engine, and nobody has named one for it."
+        else f"Left out: the context {left_out.name} has no engine, and none was named for it."
         for left_out in fleet.left_out
     )
     parts: list[RenderableType] = [

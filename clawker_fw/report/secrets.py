@@ -46,7 +46,7 @@ class SecretRow:
     refresh: float | None
     """After how many seconds a watcher obtains it again; null for never."""
     at_rest: bool
-    """Whether it is kept on the disk of the engine's machine as well, and outlives a restart."""
+    """Whether it is kept on the disk of the Docker host as well, and outlives a restart."""
     rules: Sequence[str]
     """The rules that put it into requests, and `upstream.auth`."""
     state: State

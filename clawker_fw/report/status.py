@@ -125,7 +125,7 @@ class SiblingStatus:
     live_version: str | None
     """The version of the rules that the process serves; null when there is no single one."""
     resources: Capacity | None
-    """What the running container may use of the engine's machine; null if it is missing or does not say."""
+    """What the running container may use of the Docker host; null if it is missing or does not say."""
     telemetry: Records | None
     """Records since the sibling started: those that the collector has taken, and those that were lost; null if the
     sibling does not run."""

@@ -176,9 +176,9 @@ def _value(finding: Finding, value: Value) -> str:
 
 def _machine(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     if cut_off := [_PROGRAMS[finding.sibling] for finding in findings if finding.action is Action.NONE]:
-        yield f"the engine's machine drops what agents send to {_joined(cut_off)}"
+        yield f"the Docker host drops what agents send to {_joined(cut_off)}"
     if resized := [finding for finding in findings if finding.action is not Action.NONE]:
-        yield f"the engine's machine was resized: {_fields(resized)}"
+        yield f"the Docker host was resized: {_fields(resized)}"
 
 
 def _upgrade(summary: Summary, findings: Sequence[Finding]) -> Iterator[str]:

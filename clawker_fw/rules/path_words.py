@@ -40,7 +40,7 @@ def parse_path(text: str) -> str:
     if any(
         "\ud800" <= character <= "\udfff" for character in text
     ):  # Python's form of an argument that is not UTF-8
-        raise ValueError("`path` has to be UTF-8: write any other octet as `%` and two hex digits")
+        raise ValueError("`path` has to be UTF-8: write any other byte as `%` and two hex digits")
     if text.startswith("~"):
         return f"~{_expression(text[1:])}"
     for mistake, hint in _mistakes(text):

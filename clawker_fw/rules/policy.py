@@ -201,7 +201,7 @@ class Policy:
         return tuple(self._walk())
 
     def patterns(self, protocol: Protocol, port: int) -> Mapping[str, Rule]:
-        """Return the deciding rule for each pattern: `a.test` is the name, `*.a.test` every name below it.
+        """Return the deciding rule per pattern: `a.test` is the name, `*.a.test` every name below it.
 
         The longest matching pattern decides. Patterns of deny rules appear only where a shorter one allows.
         """
@@ -217,7 +217,7 @@ class Policy:
 
     @cached_property
     def scopes(self) -> Mapping[str, RuleScope]:
-        """The decisions for each pattern that has its own rules."""
+        """The decisions per pattern that has its own rules."""
         return {
             **{point.name: point.at for point in self.points if point.at.own},
             **{f"*.{point.name}": point.below for point in self.points if point.below.own},

@@ -94,7 +94,7 @@ class BrokenPromise:
 
 
 def broken(promises: Sequence[Promise], rules: RuleSet) -> tuple[BrokenPromise, ...]:
-    """Return the broken promises, once for each rule that breaks them."""
+    """Return the broken promises, once per rule that breaks them."""
     if not promises:
         return ()
     whole = lasting = kept = Policy(rules)

@@ -39,7 +39,7 @@ class Remark:
 
 
 def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
-    """Return a remark for each rule that has expired, is overridden, or does less than it seems to.
+    """Return a remark per rule that has expired, is overridden, or does less than it seems to.
 
     `now` is in seconds since 1970. Only permanent rules override others here.
     """

@@ -247,7 +247,7 @@ class LimitSettings(_Section):
 
 @dataclass(frozen=True, slots=True)
 class SiblingResources(_Section):
-    """What Envoy or CoreDNS may use of the engine's machine. Every change replaces it."""
+    """What Envoy or CoreDNS may use of the Docker host. Every change replaces it."""
 
     processors: Processors | None = None
     """Threads that forward, or that answer queries, each of which can use one processor. By default as many as the
@@ -262,7 +262,7 @@ class SiblingResources(_Section):
 
 @dataclass(frozen=True, slots=True)
 class ResourceSettings(_Section):
-    """What the siblings may use of the engine's machine."""
+    """What the siblings may use of the Docker host."""
 
     envoy: SiblingResources = SiblingResources()
     coredns: SiblingResources = SiblingResources()

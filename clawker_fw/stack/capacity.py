@@ -1,4 +1,4 @@
-"""What a sibling may use of the engine's machine: what the settings say, else what the machine has.
+"""What a sibling may use of the Docker host: what the settings say, else what the machine has.
 
 Whatever the siblings take on at once follows from it. The default for the memory changes in wide steps, so that a
 machine that reports a little more or less after a restart changes nothing.
@@ -46,7 +46,7 @@ class Capacity:
     connections: int
     """Of all agents together."""
     by_machine: Annotated[tuple[str, ...], Field(exclude=True)] = ()
-    """The names of the values that were chosen by what the engine's machine has."""
+    """The names of the values that were chosen by what the Docker host has."""
 
 
 def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: int, room: Room) -> Capacity:
@@ -61,7 +61,7 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
     if chosen.memory and machine.memory and chosen.memory > machine.memory:
         raise SettingsError(
             "resources-not-there",
-            f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the engine's machine has "
+            f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the Docker host has "
             f"{written(machine.memory)}.",
             hint="The kernel would kill a container that uses more memory than there is. Set it lower.",
         )

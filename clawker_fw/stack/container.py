@@ -189,7 +189,7 @@ def shape(
 ) -> Shape:
     """Return the shape of a sibling. `settings` are its own settings of network interfaces.
 
-    Whatever daemon.json can have a default for, and decides something, is set. What the engine's machine can't do
+    Whatever daemon.json can have a default for, and decides something, is set. What the Docker host can't do
     is left out, as the engine would leave it out.
     """
     return confined(
@@ -260,7 +260,7 @@ def examination(limits: Mapping[str, str]) -> Shape:
 
 
 def from_machine(capacity: Capacity, machine: Machine) -> dict[str, int | str]:
-    """Return what is chosen for a sibling by what the engine's machine has, to be recorded."""
+    """Return what is chosen for a sibling by what the Docker host has, to be recorded."""
     return {
         **{name: getattr(capacity, name) for name in capacity.by_machine},
         "weights": machine.weights,

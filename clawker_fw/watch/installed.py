@@ -31,5 +31,5 @@ class Installed:
         raise RefusedError(
             "release-changed",
             "Another release has been installed since this watcher started.",
-            hint="Restart the watcher. A service manager does this by itself.",
+            hint="Restart the watcher. A service manager does this automatically.",
         )

@@ -18,7 +18,7 @@ from clawker_fw.reconcile.inputs import EarlierTexts
 from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.sources import Source
 
-_MOST_OCTETS = 64 << 20
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def read(path: Path) -> Texts | None:
         private = status.st_uid in {0, os.geteuid()} and not status.st_mode & 0o077
         if not (private and stat.S_ISREG(status.st_mode)):
             return None
-        content = file.read(_MOST_OCTETS)
+        content = file.read(_MOST_BYTES)
     try:
         return _FORM.validate_python(json.loads(content))
     except (ValueError, RecursionError):

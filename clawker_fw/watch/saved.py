@@ -23,7 +23,7 @@ class SavedFiles:
         self._since = 0.0
 
     def changed(self) -> bool:
-        """Return whether a file has changed and is no longer being written, once for each change."""
+        """Return whether a file has changed and is no longer being written, once per change."""
         now = self._states()
         # A new file has just been read. Only a file that was known before can have been saved.
         same = all(self._known.get(file, state) == state for file, state in now.items())

@@ -1,4 +1,4 @@
-"""What a sibling may use of the engine's machine, and what follows from it."""
+"""What a sibling may use of the Docker host, and what follows from it."""
 
 from dataclasses import replace
 from typing import Any

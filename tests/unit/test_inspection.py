@@ -63,7 +63,7 @@ def test_a_chain_fits_into_a_handshake() -> None:
     for share in authority.shares(names):
         pair = authority.mint_intermediate(root_of().pair, "demo", share, NOW)
         found = x509.load_pem_x509_certificate(pair.certificate)
-        assert len(found.public_bytes(Encoding.DER)) < authority.MOST_OCTETS + 1024
+        assert len(found.public_bytes(Encoding.DER)) < authority.MOST_BYTES + 1024
 
 
 # --- what is signed -------------------------------------------------------------------------------------------

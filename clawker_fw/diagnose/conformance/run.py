@@ -80,7 +80,7 @@ def _answers(lines: tuple[str, ...] | None) -> dict[str, str]:
         raise EngineError(
             "conformance-silent",
             f"The attempts did not end within {_WITHIN:g} s.",
-            hint="The engine's machine is overloaded: try again later.",
+            hint="The Docker host is overloaded: try again later.",
         )
     answers: dict[str, str] = {}
     for line in lines:

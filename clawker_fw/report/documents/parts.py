@@ -177,7 +177,7 @@ class FindingDocument:
     desired: Value
     """null where there is no value."""
     cause: Cause
-    """`settings`: as we made it, but settings or rules have changed since. `machine`: what the engine's machine
+    """`settings`: as we made it, but settings or rules have changed since. `machine`: what the Docker host
     has is different now, and no setting says what to use of it. `upgrade`: as another release made it. `tamper`:
     changed by somebody else."""
     action: Action

@@ -228,7 +228,7 @@ def observing(before: datetime | None, until: datetime | None) -> tuple[Edit, li
 
 
 def _within(after: Policy, removed: Rule) -> Iterator[str]:
-    """Yield sample names of a removed rule, one for each part that the other rules may decide differently.
+    """Yield sample names of a removed rule, one per part that the other rules may decide differently.
 
     `*` stands for a label that no rule names.
     """

@@ -93,7 +93,7 @@ class SourceEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     env: Words | None = None
-    """An environment variable of whoever runs clawker-fw."""
+    """An environment variable of the user who runs clawker-fw."""
     file: Words | None = None
     """A file, relative to this one."""
     command: tuple[Words, ...] | None = Field(default=None, min_length=1)

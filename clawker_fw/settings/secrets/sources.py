@@ -84,7 +84,7 @@ def _problem(text: str, source: SourceEntry) -> str:
     if not text:
         return f"the {_NOUNS[source.kind]} is empty"
     if len(text) > LONGEST_SECRET:
-        return f"it is longer than {LONGEST_SECRET:,} octets"
+        return f"it is longer than {LONGEST_SECRET:,} bytes"
     if "\n" in text or "\r" in text:
         return "it has several lines"
     if text != text.strip():

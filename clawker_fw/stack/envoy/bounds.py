@@ -18,7 +18,7 @@ BUFFER = 32 * _KIBIBYTE
 """How much is kept for one end of a connection that does not read: of a forwarded one, there are two."""
 
 INNER_BUFFER, PIPE = 16 * _KIBIBYTE, 8 * _KIBIBYTE
-"""The same for each end of the connection through which an HTTP request is forwarded, and for what is between."""
+"""The same per end of the connection through which an HTTP request is forwarded, and for what is between."""
 
 _BUFFERS = 13
 """Kept for a connection at most (measured: 367 to 387 KiB). The most is kept for a WebSocket in TLS that is looked
@@ -30,7 +30,7 @@ A_CONNECTION = _BUFFERS * BUFFER
 """Bytes of heap that a connection costs at most."""
 
 AGENT_SOCKET = 64 * _KIBIBYTE
-"""What the kernel keeps at most for each direction of a connection from an agent, which is near."""
+"""What the kernel keeps at most per direction of a connection from an agent, which is near."""
 
 SOCKETS = 2 * AGENT_SOCKET + container.RECEIVED[Sibling.ENVOY] + container.SENT[Sibling.ENVOY]
 """Bytes that the kernel keeps of a connection at most: from the agent and to the host, if neither end reads."""
@@ -153,7 +153,7 @@ def _used(memory: int) -> int:
 
 
 def open_files(connections: int, processors: int) -> int:
-    """Return the limit of open files. Each worker has a socket of its own for each port of each address."""
+    """Return the limit of open files. Each worker has a socket of its own per port of each address."""
     return _FILES_OF_A_CONNECTION * (connections + OWN_CONNECTIONS) + processors * _FILES_OF_A_WORKER
 
 

@@ -48,7 +48,7 @@ _ACCESS_DENIED = bytes((0x15, 3, 3, 0, 2, 2, 49))
 class Chains:
     """The chains of a protocol and port: the deciding rule of each pattern, and each rule's chain.
 
-    A rule is identified by its destination. `rules` has one for each forwarding chain, as those that share it are
+    A rule is identified by its destination. `rules` has one per forwarding chain, as those that share it are
     alike. `observed` is the chain of names without a rule, if they pass, except the `unobserved` patterns.
     """
 

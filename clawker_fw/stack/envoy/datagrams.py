@@ -4,7 +4,7 @@ A session, in Envoy's words, ends only when its cluster or listener is removed (
 every relevant property of its rule.
 
 Without an address for the name, there would be no session and no record of the datagrams. So a name's cluster is
-combined with an unhealthy one that leads nowhere. Envoy looks for a better host for each datagram to an unhealthy
+combined with an unhealthy one that leads nowhere. Envoy looks for a better host per datagram to an unhealthy
 host, so no session stays there.
 """
 

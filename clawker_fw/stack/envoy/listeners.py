@@ -27,7 +27,7 @@ MOST_APART = 256
 
 
 def listeners(serving: Serving) -> list[Json]:
-    """Return a listener for each port, and those that HTTP requests go through if a rule allows any.
+    """Return a listener per port, and those that HTTP requests go through if a rule allows any.
 
     They are at Envoy's address on the agent network: from the way out nobody comes in.
     """

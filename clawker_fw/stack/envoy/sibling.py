@@ -78,7 +78,7 @@ AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S1
 """Further CAs from the settings, and the file in which `fwctl` appends them to the image's CAs."""
 
 LOG_LEVELS = "misc:error"
-"""`misc`: Envoy would warn for each filter chain that ServerNameMatcher is work in progress."""
+"""`misc`: Envoy would warn per filter chain that ServerNameMatcher is work in progress."""
 
 DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts new ones."""
@@ -248,7 +248,7 @@ def _network(
 ) -> dict[str, object]:
     """Return the network for `fwctl serve`: further source addresses, each with its own routing table.
 
-    A table with only the default route refuses every other destination when Envoy connects, for each address it
+    A table with only the default route refuses every other destination when Envoy connects, per address it
     tries. The exempt source may reach private ranges and the egress network, but no agent and no address of ours.
     The same holds for telemetry, whose collector the user chooses, and for an upstream proxy with a name. One with
     an address is all that its source reaches.

@@ -1,9 +1,9 @@
 """Inspected TLS: apply a rule's paths to each request.
 
 All such rules of a port have one filter chain, which ends TLS and reads requests. Its table of routes has a
-virtual host for each name, and routes match the port that the agent connected to.
+virtual host per name, and routes match the port that the agent connected to.
 
-Like plain HTTP (`http`), requests then pass an internal listener, with a filter chain for each part of an
+Like plain HTTP (`http`), requests then pass an internal listener, with a filter chain per part of an
 allowance (`Paths.allowances`). Its name has a digest of the exceptions, so removing a part ends its requests.
 
 Envoy normalizes paths (`rules.paths.seen`), also for the host. A request must name the host in its TLS server
