@@ -162,9 +162,9 @@ def connection_manager(serving: Serving) -> Json:
 
 
 def _answers(proxy: Proxy | None) -> Iterator[tuple[Json, str]]:
-    yield refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"
-    yield refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"
-    yield refusals.cel(refusals.BAD_NAME), f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
+    yield refusals.passing(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"
+    yield refusals.passing(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"
+    yield refusals.passing(refusals.BAD_NAME), f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
     yield refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
     yield refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"
     why = (

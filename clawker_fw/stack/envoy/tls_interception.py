@@ -258,7 +258,7 @@ def _answers(proxy: Proxy | None) -> Iterator[Json]:
         (refusals.of_route(refusals.NO_RULE), 403, f"{Reason.NO_RULE.sentence} {where}\n{http.MORE}"),
         (refusals.of_status(403), 403, f"{Reason.PATH.sentence}\n{http.MORE}"),
         (refusals.of_details(injected.MISSING), 503, f"{Reason.NO_SECRET.sentence}\n"),
-        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, f"{Reason.HOST_NOT_TRUSTED.sentence}\n"),
+        (refusals.passing(refusals.HOST_NOT_TRUSTED), 503, f"{Reason.HOST_NOT_TRUSTED.sentence}\n"),
         (refusals.of_status(503), 503, no_answer),
     ):
         yield http.answering(filter_, text, status_code=status)
