@@ -5,6 +5,7 @@ and all later versions have in common.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -123,6 +124,7 @@ class DockerEngine:
         Dumping the config of an Envoy with thousands of rules blocks it for half a second. Only this process,
         where nobody else can write, stores it.
         """
+        self._inspecting = threading.Lock()
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or ""."""
         self._names: dict[str, str] = {}
@@ -159,13 +161,13 @@ class DockerEngine:
             answers = _objects(self._client.containers(all=True))
         containers = [_read(listed, raw, "container") for raw in answers]
         self._names = {container.id: container.name for container in containers if container.name}
-        labelled, known = (
-            [container.id for container in containers if labels.project_of(container.labels)],
-            self._projects,
-        )
-        views = {id_: self.container(id_) for id_ in labelled if id_ not in known}
-        now = {id_: view.project if (view := views.get(id_)) else known.get(id_, "") for id_ in labelled}
-        self._projects = now
+        labelled = [container.id for container in containers if labels.project_of(container.labels)]
+        with self._inspecting:  # threads that list for several stacks inspect a container once
+            known = self._projects
+            for id_ in labelled:
+                if id_ not in known and (view := self.container(id_)):
+                    known[id_] = view.project
+            self._projects = now = {id_: known[id_] for id_ in labelled if id_ in known}
         summaries = (replace(container, project=now.get(container.id, "")) for container in containers)
         return tuple(sorted(summaries, key=lambda summary: summary.name))
 
