@@ -1,11 +1,11 @@
-"""What Envoy writes down of every refusal: a line of JSON on standard output, within 100 ms.
+"""Envoy's access logs of refusals: a line of JSON per refusal on standard output, within 100 ms.
 
-How many lines an agent may cause is decided by `fwctl record`, which reads them. What Envoy spends on lines is
-bounded by how many connections and requests it takes of an agent in a second.
+`fwctl record` reads the lines and limits how many an agent may cause. The limits on an agent's connections and
+requests per second bound Envoy's own work.
 
-An agent chooses names and paths, so they are cut, and escaped as JSON strings: no line can be forged. What is
-forwarded is only counted (`usage`); with telemetry, a collector gets both (`telemetry`). Expressions are CEL over
-Envoy's attributes; Envoy writes `null` for what is absent.
+Agents choose names and paths, so these are cut, and escaped as JSON strings: no line can be forged. Forwarded
+connections are only counted (`usage`); with telemetry, a collector gets both (`telemetry`). Envoy writes `null`
+for absent attributes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,10 +51,10 @@ _HTTP = {
 }
 
 ROUTE = "clawker_fw.route"
-"""The filter state with the route of a request in TLS that is looked into."""
+"""The filter state with the route of an inspected request."""
 
 _PASSED = {"method": messages.METHOD, "path": "clawker_fw.path", "rule": ROUTE}
-"""The filter states with what a line about a request has that only the internal listener can write."""
+"""The filter states with the fields of a request that only the internal listener logs."""
 
 
 _OF_ABSOLUTE = {"path": f"%FILTER_STATE({_PASSED['path']}:PLAIN)%"}
@@ -69,7 +69,7 @@ def passed(*names: str) -> list[Json]:
 
 _SERVER_NAME = Attribute("connection.requested_server_name")
 _LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
-"""Only for the record: CEL takes no expression as large as the one by which names are refused."""
+"""Only for the reason: CEL rejects regular expressions as large as the one that decides (`messages.HOST_NAME`)."""
 
 _CHAIN = Attribute("xds.filter_chain_name")
 _CODE = Attribute("response.code")
@@ -79,68 +79,68 @@ _ROUTE = Attribute("xds.route_name")
 
 _DETAILS = Attribute("response.code_details")
 BAD_NAME = _DETAILS.is_set() & _DETAILS.starts_with("rbac")
-"""Of a request whose Host is no host name."""
+"""The request's Host is not a host name."""
 
 DENIED_ROUTE = _ROUTE.is_set() & _ROUTE.equals(messages.DENIED_HTTP)
-"""Of a request that a rule denies within what another one allows."""
+"""A rule denies a part of what another rule allows."""
 
 PAGE_ROUTE = _ROUTE.is_set() & _ROUTE.equals(messages.TO_PAGE)
 _FAILURE = Attribute("upstream.transport_failure_reason")  # with spaces, where the log has underscores
 _TOO_MUCH = any_of(_DETAILS.contains(word) for word in ("too_large", "overflow", "overload"))
 _BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"
 _ENDED = any_of(_DETAILS.starts_with(_BEFORE_RESPONSE + why) for why in ("connection_termination", _NOT_CONNECTED))
-"""A connection through the internal listener has ended: because of where it leads, or the origin has ended it."""
+"""A connection through the internal listener has ended, because of its destination or by the origin."""
 
 _TLS_FAILED = _FAILURE.is_set() & _FAILURE.contains("TLS_error") & ~_FAILURE.contains("system library")
-"""Of a request that is not sent because a host has not proved its name, or does not speak TLS."""
+"""The request was not sent, because the host did not prove its name or does not speak TLS."""
 
 HOST_NOT_TRUSTED = _FAILURE.is_set() & _FAILURE.contains("CERTIFICATE_VERIFY_FAILED")
-"""What BoringSSL says of a host whose certificate does not prove its name to Envoy."""
+"""BoringSSL did not accept the host's certificate for its name."""
 
 _REUSED = Attribute(f"upstream_filter_state['{REQUEST}']").differs_from(Attribute(f"filter_state['{REQUEST}']"))
-"""Of a request for which a connection was used again: the internal listener can't tell which one had no answer."""
+"""The request used an existing connection, for which the internal listener can't log single requests."""
 
 _SENT_ONCE = Attribute("request.method").is_in(messages.REPEATABLE) & Attribute(
     "upstream.request_attempt_count"
 ).less_than(2, unsigned=True)
-"""Of a request that could have been sent again, but was not, as its content is not kept."""
+"""The request could have been sent again, but was not, because Envoy does not keep its content."""
 
 _METHOD = Call("string", (Attribute(f"filter_state['{messages.METHOD}']"),))
 _SENT_AGAIN = Attribute("destination.address").ends_with(f"/{messages.SENT_AGAIN}")
 _LAST_ATTEMPT = ~_METHOD.is_in(messages.REPEATABLE) | _SENT_AGAIN
-"""Of a connection whose request is not sent again on another one, so that a request has one record."""
+"""The request is not sent again on another connection, so this is its only record."""
 
 _VIOLATION = ~_CODE.is_set() | _CODE.equals(0)
-"""Of a request that violates HTTP/2: Envoy ends its connection without a response."""
+"""The request violates HTTP/2, so Envoy ended its connection without a response."""
 
 BY_ROUTE = "direct_response"
-"""What Envoy says of what a route refuses."""
+"""Envoy's response code details of a response that comes from a route."""
 
 NO_RULE = "refused"
-"""The route of requests in TLS that is looked into, for which there is no rule on this port."""
+"""The route of inspected requests without a rule on this port."""
 
 NO_WAY = "cluster_not_found"
-"""What Envoy says of a request for a WebSocket that is allowed, but not as one (`inspected`)."""
+"""Envoy's response code details if only the upgrade to a WebSocket is not allowed (`tls_interception`)."""
 
 _UNAUTHORIZED = 401
-"""What a host answers that does not accept a credential (RFC 9110, section 15.5.2)."""
+"""The status of a host that does not accept a credential (RFC 9110, section 15.5.2)."""
 
 _NOT_IMPLEMENTED = 501
-"""What Envoy itself answers to a request in chunks of a kind that it does not know."""
+"""Envoy's own status for an unknown transfer coding."""
 
 _BAD_REQUEST = _VIOLATION | _CODE.less_than(500) | _CODE.equals(_NOT_IMPLEMENTED)
 
 _AGENT_FAILURE = Attribute("connection.transport_failure_reason")
 _ALERTS = "_ALERT_([A-Z_]*CERTIFICATE|UNKNOWN_CA)|BAD_PACKET_LENGTH"
-"""What BoringSSL says of an alert about a certificate (RFC 8446, section 6.2). OpenSSL's clients send theirs in
-TLS 1.3 unencrypted, and so too short for what is expected."""
+"""BoringSSL's words for an alert about a certificate (RFC 8446, section 6.2). In TLS 1.3, OpenSSL's clients send
+it unencrypted, so it is shorter than BoringSSL expects."""
 
 _NOT_TRUSTED = _CHAIN.equals(chains.INSPECTED) & _AGENT_FAILURE.is_set() & _AGENT_FAILURE.matches(_ALERTS)
-"""Of TLS that is looked into, which the agent has ended because of Envoy's certificate. One that ends it without
-an alert can't be told from one that asks for nothing."""
+"""The agent ended an inspected connection because it does not trust Envoy's certificate. Without an alert, this
+looks the same as a connection without a request."""
 
 _CROWDED = _FLAGS.equals(0) & ~_HOST.is_set() & _CHAIN.differs_from("")
-"""A connection that its rule forwards, and that ended before it led anywhere: there was no room for its lookup."""
+"""A forwarded connection ended before it had a destination, because the limit on lookups was reached."""
 
 _CONNECTION_FAILURE, _OVERFLOW = 5, 7
 """Bits of the response flags: upstream connection failure, and upstream overflow."""
@@ -159,20 +159,20 @@ _PROXY_REASON = _first(
     (_HOST.is_set(), Reason.PROXY_UNREACHABLE),
     otherwise=Reason.PROXY_NO_ADDRESS,
 )
-"""Decided first: otherwise, a proxy that can't be reached would read as the host's private address."""
+"""These cases come first: otherwise an unreachable proxy would look like a private address of the host."""
 
 _FORWARDED = Attribute("upstream.local_address").is_set()
-"""Of a connection that leads somewhere: Envoy has connected, and failed neither before nor at that."""
+"""Envoy has connected to the destination."""
 
 _UNANSWERED = _FORWARDED & Attribute("response.size").equals(0)
-"""Of a connection that leads to an origin, which has sent nothing. Which end has ended it, only a line can say:
-`fwctl record` leaves out those that the agent has given up (`ended`)."""
+"""The origin has sent nothing. Only the log line says which side ended the connection (`ended`): `fwctl record`
+leaves out those that the agent ended."""
 
 _FORWARDED_REQUEST = _DETAILS.is_set() & _DETAILS.equals("via_upstream")
 
 
 def _upstream(serving: Serving) -> Mapping[str, str]:
-    """Return the fields about where a connection leads, with the headers of the upstream proxy's answer."""
+    """Return the fields about the destination, with the headers of the upstream proxy's answer."""
     headers = {"proxy": f"%FILTER_STATE({upstream.ANSWER}:TYPED)%"}
     return {**_UPSTREAM, **(headers if serving.policy.rules.proxy else {})}
 
@@ -183,7 +183,7 @@ def _leads_to(cluster: str) -> Expression:
 
 
 def _of_proxy(serving: Serving, *, absolute: bool = False) -> Sequence[tuple[Expression, Expression]]:
-    """Return the case of a connection that failed at the upstream proxy, or before it.
+    """Return the case of a connection that failed on its way through the upstream proxy.
 
     Requests in `absolute` form get all their answers from the proxy.
     """
@@ -193,14 +193,14 @@ def _of_proxy(serving: Serving, *, absolute: bool = False) -> Sequence[tuple[Exp
 
 
 def _is_own_check(name: Expression, checkers: Sequence[IPv4Address]) -> Expression:
-    """Whether CoreDNS checks that agents are refused. An agent may use its name as well."""
+    """Whether this is CoreDNS checking that agents are refused. Agents may use the name as well."""
     source = Attribute("source.address")
     from_checker = any_of(source.starts_with(f"{checker}:") for checker in checkers)
     return name.equals(container.REFUSED_NAME) & from_checker
 
 
 def of_listener(serving: Serving) -> list[Json]:
-    """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
+    """Return the access log of a listener: connections that were refused, or whose destination failed."""
     own_check = _is_own_check(_SERVER_NAME, serving.addresses.checkers)
     refused = _CHAIN.equals(chains.REFUSED) & ~own_check
     denied = _CHAIN.equals(chains.DENIED)
@@ -222,9 +222,9 @@ def of_listener(serving: Serving) -> list[Json]:
         ),
         otherwise=Reason.NO_RULE,
     )
-    # Of TLS that is looked into, requests have records of their own.
+    # Inspected requests are logged one by one.
     forwards = _CHAIN.differs_from(chains.REFUSED) & _CHAIN.differs_from(chains.INSPECTED)
-    # One expression that ends early spares what is forwarded most of the time that several take.
+    # Forwarded connections fail the first condition, so they cost almost nothing.
     nowhere = passing(~_HOST.is_set() & (denied | refused | _CROWDED & forwards & named | _NOT_TRUSTED))
     any_of_them = _any(nowhere, failed, never_said)
     forwarded = passing(_FORWARDED & named)
@@ -234,7 +234,7 @@ def of_listener(serving: Serving) -> list[Json]:
 
 
 def of_observed() -> Json:
-    """Return the fields with which a TCP proxy logs each connection without a rule, once its host is reached."""
+    """Return the fields of a TCP proxy that logs connections without a rule once the host is reached."""
     connected = {"log_type_filter": {"types": ["TcpUpstreamConnected"]}}
     fields = {**_FIELDS, **_UPSTREAM, **_TLS, "reason": Reason.OBSERVED.value}
     return {
@@ -244,28 +244,28 @@ def of_observed() -> Json:
 
 
 def of_opaque(name: str, serving: Serving) -> list[Json]:
-    """Return the access log of a listener that stands for one name: connections that lead nowhere."""
+    """Return the access log of a virtual address's listener: connections that failed."""
     failed = of_flags("UF", "UH", "URX", "DF", "UO")
     reason = _first(*_of_proxy(serving), otherwise=_UPSTREAM_REASON)
     fields = {**_FIELDS, **_upstream(serving), "protocol": "tcp", "name": name, "reason": _formatted(reason)}
     any_of_them = _any(failed, passing(_FLAGS.equals(0) & ~_HOST.is_set()))
-    # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
+    # All names share one log, because Envoy has a buffer and a timer for every different one.
     further = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
     return _logs(any_of_them, passing(_FORWARDED), fields, serving.reporting, further)
 
 
 SESSION_TOLD_AFTER = 0.5
-"""Seconds after which a session of UDP is looked at. It has no other moment: most never end by themselves."""
+"""After how many seconds a UDP session is logged if it failed. Most sessions have no end that Envoy could log."""
 
 NOWHERE = ("255.255.255.255", 1)
-"""Where the datagrams of a name without an address lead: the kernel refuses to connect there."""
+"""The destination for names without an address: the kernel refuses to connect to it."""
 
 
 def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
-    """Return the access log of a listener for UDP that stands for one name: sessions that lead nowhere.
+    """Return the access log of a virtual address's UDP listener: sessions that failed.
 
-    One that could not connect is written down when it is looked at first, also where its name has no address. One
-    for which there is no room ends at once.
+    A session that could not connect is logged after `SESSION_TOLD_AFTER`, also if its name has no address. A
+    session beyond the limit ends at once.
     """
     milliseconds = {"default_value": round(1800 * SESSION_TOLD_AFTER), "runtime_key": "refusals.session"}
     looked_at_first = _all(
@@ -286,30 +286,30 @@ def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
 
 
 def of_flags(*flags: str) -> Json:
-    """Return the filter that passes what has one of Envoy's response flags."""
+    """Return a filter for these response flags of Envoy."""
     return {"response_flag_filter": {"flags": list(flags)}}
 
 
 def of_status(status: int) -> Json:
-    """Return the filter that passes responses with a status."""
+    """Return a filter for responses with a status."""
     return {"status_code_filter": {"comparison": {"value": {"default_value": status, "runtime_key": "refused"}}}}
 
 
 def of_details(details: str) -> Json:
-    """Return the filter that passes what Envoy has ended for a reason of its own."""
+    """Return a filter for Envoy's response code details."""
     return passing(_DETAILS.is_set() & _DETAILS.equals(details))
 
 
 def of_route(beginning: str) -> Json:
-    """Return the filter that passes what a route with a name that begins so has answered itself."""
+    """Return a filter for responses that come from a route whose name begins so."""
     by_route = _DETAILS.is_set() & _DETAILS.equals(BY_ROUTE)
     return passing(by_route & _ROUTE.is_set() & _ROUTE.starts_with(beginning))
 
 
 def to_nowhere(serving: Serving, *, inspected: bool = False) -> list[Json]:
-    """Return the access log of an internal listener: requests that their rule forwards, but lead nowhere.
+    """Return the access log of an internal listener: forwarded requests whose destination failed.
 
-    They are those of HTTP, or those in TLS that is `inspected`.
+    They are plain HTTP, or `inspected`.
     """
     known = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
     protocol_fields = {"protocol": "https", **known} if inspected else {"protocol": "http"}
@@ -338,10 +338,10 @@ def to_nowhere(serving: Serving, *, inspected: bool = False) -> list[Json]:
 
 
 def of_http(serving: Serving) -> list[Json]:
-    """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
+    """Return the access log of plain HTTP: requests that Envoy answered itself, or could not answer.
 
-    What the internal listener has written down already is not repeated. What goes to the page
-    about refusals is neither refused nor traffic.
+    Requests that the internal listener has logged are not repeated. Requests for the page about refusals are
+    neither refusals nor traffic.
     """
     own = _DETAILS.is_set() & _DETAILS.differs_from("via_upstream") & (~_ENDED | _REUSED | _SENT_ONCE)
     proxy, broken = serving.policy.rules.proxy, _DETAILS.matches("protocol_error|stream_idle_timeout")
@@ -370,9 +370,9 @@ def of_http(serving: Serving) -> list[Json]:
 
 
 def of_inspected(reporting: Reporting | None) -> list[Json]:
-    """Return the access log of requests in TLS that is looked into: those that are refused, or not answered.
+    """Return the access log of inspected requests: those that were refused, or had no answer.
 
-    What the internal listener has written down already is not repeated.
+    Requests that the internal listener has logged are not repeated.
     """
     not_connected = _DETAILS.starts_with(_BEFORE_RESPONSE + _NOT_CONNECTED)
     repeated = not_connected & ~_TLS_FAILED & ~_SENT_ONCE
@@ -408,9 +408,9 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
 
 
 def _of_requests(ours: Expression) -> Json:
-    """Return the filter that passes failed requests for which an expression is true, and violations of HTTP/2."""
+    """Return a filter for failed requests for which an expression is true, and for violations of HTTP/2."""
     violation = of_flags("DPE"), passing(_VIOLATION & ~_HOST.is_set())
-    # Comparing a number first spares what is forwarded an expression, which takes longer.
+    # Comparing the status first costs less than an expression, and most requests end there.
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
     return _any(_all({"status_code_filter": failed}, passing(ours)), _all(*violation))
 
@@ -424,9 +424,9 @@ def _logs(
     *,
     unanswered: Json | None = None,
 ) -> list[Json]:
-    """Return the log of what is refused, and those for a collector, whose records have what is `told` instead.
+    """Return the log of refusals, and those for a collector, in which the `further` fields replace others.
 
-    What had no answer is only written: who has ended it is told apart by whoever reads the lines.
+    Requests that are `unanswered` are only logged: `fwctl record` finds out which side ended them.
     """
     any_of_them = _any(refused, unanswered) if unanswered else refused
     written = stdout(json_format=dict(fields), formatters=[extension("formatter.cel.v3.Cel")])
@@ -447,9 +447,9 @@ def _all(*filters: Json) -> Json:
 
 
 def passing(expression: Expression) -> Json:
-    """Return a filter that passes what an expression is true for; where it can't be evaluated, nothing passes."""
+    """Return a filter that passes if an expression is true. It does not pass if the expression has an error."""
     kind = "access_loggers.filters.cel.v3.ExpressionFilter"
-    # Filter states are octets to CEL, which it takes for text only when it is told to.
+    # Otherwise filter states would be bytes to CEL, which are never equal to texts.
     strings = {"cel_config": {"enable_string_conversion": True}}
     name = "envoy.access_loggers.extension_filters.cel"
     return {"extension_filter": extension(kind, name, expression=printed(expression), **strings)}
