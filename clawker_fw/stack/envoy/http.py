@@ -228,9 +228,7 @@ def pacing() -> list[Json]:
 
 
 def paced(requests_per_second: int) -> Json:
-    """Return the configuration of the filters of `pacing` for a route table: a token bucket per agent's
-    address.
-    """
+    """Return the configuration of `pacing` for a route table: a token bucket per agent's address."""
     at_once = max(1, requests_per_second // bounds.BURSTS)
     fields = {"max_tokens": at_once, "tokens_per_fill": requests_per_second, "fill_interval": "1s"}
     rate = extension(
