@@ -129,8 +129,7 @@ def passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:
 
 
 def config_source(path: str) -> Json:
-    """Return the source of a dynamic file, which Envoy reads again when it is moved. `path` is relative to
-    `hot/`."""
+    """Return the source of a dynamic file below `hot/`, which Envoy reads again when it is moved."""
     place = {
         "path": f"{container.VOLUME}/{container.HOT}{path}",
         "watched_directory": {"path": watched_folder(path)},
