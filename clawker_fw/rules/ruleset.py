@@ -81,7 +81,7 @@ class RuleSet:
         rules = cls(tuple(sorted(seen.values(), key=_order)))
         for what, count, most in (
             ("rules", len(rules.rules), MOST_RULES),
-            ("rules that look into TLS", sum(rule.paths is not None for rule in rules.rules), MOST_INSPECTED),
+            ("rules that inspect TLS", sum(rule.paths is not None for rule in rules.rules), MOST_INSPECTED),
             ("ports", len(rules.ports), MOST_PORTS),
             ("ports of tcp and ssh rules", rules.opaque_ports(datagrams=False), MOST_OPAQUE_PORTS),
             ("ports of udp rules", rules.opaque_ports(datagrams=True), MOST_UDP_PORTS),
@@ -168,7 +168,7 @@ def _about_the_same(first: Rule, second: Rule) -> Conflict:
     different = "they lead to different hosts"
     if first.paths != second.paths:
         only = None in {first.paths, second.paths}
-        different = "only one of them looks into TLS" if only else "they differ in their paths"
+        different = "only one of them inspects TLS" if only else "they differ in their paths"
     elif first.host == second.host:
         different = "only one of them sets `allow_private`"
     what = f"{second.destination} ({second.protocol} {second.written_port})"

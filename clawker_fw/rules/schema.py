@@ -99,7 +99,7 @@ class RuleEntry(BaseModel):
     `host.docker.internal`."""
     proto: WrittenProtocol | None = None
     """`https` (forwarded by SNI; `tls` means the same, and so does `wss`, which also allows WebSockets in TLS that
-    is looked into), `http` (`ws` means the same), or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact
+    is inspected), `http` (`ws` means the same), or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact
     name). Default: https; of a rule that denies, every protocol."""
     port: WrittenPorts | None = None
     """The port; for tcp, ssh and udp also several, as `8000-8010`. Default: 443 for https, 80 for http, 22 for
@@ -115,7 +115,7 @@ class RuleEntry(BaseModel):
     note: StrictStr = Field(default="", max_length=200)
     """What it is for, for people."""
     inspect: StrictBool | None = None
-    """Whether TLS is looked into, which `path_rules` and `git` need. Default: if there are any."""
+    """Whether TLS is inspected, which `path_rules` and `git` need. Default: if there are any."""
     path_rules: Annotated[tuple[PathEntry, ...], BeforeValidator(not_empty("path_rules"))] = ()
     """What is allowed or denied by path and method. The longest path decides, for all methods, then the first
     expression that matches."""
@@ -132,7 +132,7 @@ class RuleEntry(BaseModel):
     """A secret that is put into the requests which `path_rules` and `git` allow: its name in the user's own
     `secrets.yaml`, or `{secret: NAME, as: bearer|basic|raw}`. Agents never have it."""
     websocket: StrictBool = False
-    """Whether requests that are allowed may become WebSockets, where TLS is looked into. Default: with `proto:
+    """Whether requests that are allowed may become WebSockets, where TLS is inspected. Default: with `proto:
     wss`."""
     insecure_skip_tls_verify: StrictBool = False
     """Whether the host need not prove its name. Anybody on the way can read along."""
@@ -171,7 +171,7 @@ class RuleEntry(BaseModel):
         if self.action is RuleAction.DENY:
             raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
         if self.proto not in {None, Protocol.HTTPS}:
-            raise ValueError(f"`{word}` is for `proto: https`; nothing is looked into over {self.proto}")
+            raise ValueError(f"`{word}` is for `proto: https`; nothing is inspected over {self.proto}")
         if self.as_ or self._address or self._at_machine:
             raise ValueError(f"`{word}` is for names; what comes to an address is forwarded as it is")
         other = next((field for field in INSPECTION_FIELDS if getattr(self, field)), "")

@@ -215,7 +215,7 @@ class ObserveSettings(_Section):
 
 @dataclass(frozen=True, slots=True)
 class InspectionSettings(_Section):
-    """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
+    """Inspected TLS, for rules with `inspect`, `path_rules` or `git`."""
 
     ca_file: NamedPath | None = None
     """A file with further authorities (PEM) that hosts may prove their names by, relative to this file. Public
@@ -232,7 +232,7 @@ class LimitSettings(_Section):
     """New connections and UDP sessions of one agent per second, or twice as many at once, to Envoy and to CoreDNS.
     All agents together begin at most twice as many with hosts."""
     requests_per_second: Limit = 1000
-    """HTTP requests of one agent per second, or a quarter of them at once: plain, and in TLS that is looked into.
+    """HTTP requests of one agent per second, or a quarter of them at once: plain, and inspected.
     Further ones wait for a second."""
     datagrams_per_second: Limit = 10_000
     """UDP datagrams of one agent to Envoy per second, or a tenth of them at once."""

@@ -55,7 +55,7 @@ class ListedRule:
     action: RuleAction
     allow_private: bool
     paths: list[str] | None
-    """What is allowed of the host, in the order in which it decides, if its TLS is looked into; else null."""
+    """What is allowed of the host, in the order in which it decides, if its TLS is inspected; else null."""
     until: Moment | None
     """When the rule ends; null: never."""
     ended: bool
