@@ -28,7 +28,7 @@ KEY_BYTES = 32
 PROTOCOL = 1
 """The version of the protocol. It changes when another version would be misunderstood."""
 
-NOT_TOLD = (NotFoundError, ConflictError)
+NO_ANSWER = (NotFoundError, ConflictError)
 """The errors when a helper's container is gone or does not run."""
 
 _MOST_CHARACTERS = 200

@@ -96,7 +96,7 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
     ]
     if not mounts:
         return ()
-    reached = list(_found(mounts, files) if inside is None else _found_outside(mounts, files, inside))
+    reached = list(_exposures_here(mounts, files) if inside is None else _exposures_outside(mounts, files, inside))
     reached.sort(key=lambda exposure: not exposure.certain)
     first: dict[tuple[str, str, str], Exposure] = {}
     for exposure in reached:
@@ -152,7 +152,7 @@ def opens_device(volume: VolumeView) -> bool:
     return kind != "tmpfs" and not is_of_network(kind)
 
 
-def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[Exposure]:
+def _exposures_here(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[Exposure]:
     for file in files:
         passed = ways(file)
         identities = {identity for way in passed if (identity := _identity(way))}
@@ -166,7 +166,9 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
                 yield Exposure(container, mount.source, mount.target, str(file), certain=certain)
 
 
-def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside) -> Iterator[Exposure]:
+def _exposures_outside(
+    mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside
+) -> Iterator[Exposure]:
     """Yield exposures, seen from inside a container, where links of the host can't be followed."""
     for file in files:
         place = inside.on_host(_real(file))

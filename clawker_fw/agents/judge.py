@@ -145,7 +145,7 @@ def judge(
                 *_granted(view),
                 *_host_addresses(view, place),
                 *_chosen_addresses(view, place),
-                *_told_elsewhere(view, place),
+                *_leaks(view, place),
                 *_labels(view, place),
             ),
             published=published.get(view.id, ()),
@@ -393,7 +393,7 @@ def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
             )
 
 
-def _told_elsewhere(view: ContainerView, place: _Place) -> Iterator[Opening]:
+def _leaks(view: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield a warning per way in which an agent's output, files or memory get elsewhere."""
     if not view.shape.privileged and _UNFILTERED & set(view.shape.security_options):
         yield Opening(

@@ -98,7 +98,7 @@ NO_AUTHORITIES = Authorities()
 
 @dataclass(frozen=True, slots=True)
 class Provided(Authorities):
-    """The authorities that a stack should have. Times are in seconds since 1970.
+    """The CAs that a stack should have. Times are in seconds since 1970.
 
     `reason` says why names lack an intermediate, or why one is not renewed. `renewed_at` is the next renewal of an
     intermediate. `root_ends` is when the signing root expires, and `root_due` whether the user should rotate it.

@@ -89,13 +89,13 @@ class TelemetryStore(_Store):
         if not judged.problem and is_due(now, judged.issued[0], ends):
             how = "replace it in `otel.certs_dir`" if self.own else "run `clawker-fw certs rotate --authority`"
             then = f"{_EXPORT}, then run `clawker-fw run`"
-            yield f"The authority of telemetry's certificates is valid until {rfc3339(ends)}: {how}, {then}."
+            yield f"The CA of telemetry's certificates is valid until {rfc3339(ends)}: {how}, {then}."
         if collector and is_due(now, collector.begins, collector.ends):
             yield f"The collector's certificate is valid until {rfc3339(collector.ends)}: {_EXPORT}."
 
     @property
     def _signs(self) -> bool:
-        """Whether the authority's key is expected here. Reading an unreadable folder says why it is not."""
+        """Whether the CA's key is expected here. Reading an unreadable folder says why it is not."""
         try:
             return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
         except PermissionError:
@@ -105,7 +105,7 @@ class TelemetryStore(_Store):
         """Return the newest credentials that are valid. `live` is what is true of those that are running."""
         alive = running.credentials
         try:
-            provision = self._local(now, may_found=not running.any)
+            provision = self._local(now, may_create=not running.any)
         except (OSError, ValueError) as error:
             provision = Provision(reason=sentence(error))
         here = x509.judge(provision.credentials) if provision.credentials else Judgement(provision.reason)
@@ -120,12 +120,12 @@ class TelemetryStore(_Store):
             return Provision(reason=reason)
         return provision
 
-    def _local(self, now: float, *, may_found: bool) -> Provision:
-        """Return what is kept here, renewed if it is due. `may_found` allows a new authority."""
+    def _local(self, now: float, *, may_create: bool) -> Provision:
+        """Return the certificates that are kept here, renewed if due. `may_create` allows a new CA."""
         if self.own is not None and not self._signs:
             return Provision(self._read(self.own, self.own))
         with locked(self.folder, writing=self.keeps):
-            authority = self._authority(now, may_found=may_found)
+            authority = self._authority(now, may_create=may_create)
             kept: Credentials | None = None
             with suppress(FileNotFoundError):
                 kept = self._read(self.own or self.folder, self.folder)
@@ -143,23 +143,23 @@ class TelemetryStore(_Store):
         pairs = {sibling: x509.mint_client(authority, self.project, sibling, now) for sibling in Sibling}
         minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
         judged = x509.judge(minted)
-        if judged.problem:  # the authority's key and certificate don't fit: what is kept may be valid yet
+        if judged.problem:  # the CA's key and certificate don't fit, but kept certificates may still be valid
             raise ValueError(judged.problem)
         for sibling, pair in pairs.items():
             self._keep(sibling.value, pair)
         return Provision(minted, renewed_at=judged.renewed_at)
 
-    def _authority(self, now: float, *, may_found: bool) -> Pair:
-        """Return the authority. Its certificate may be followed by those that are also trusted."""
+    def _authority(self, now: float, *, may_create: bool) -> Pair:
+        """Return the CA. Its certificate may be followed by others that are also trusted."""
         folder = self.own or self.folder
         try:
             return _read_pair(folder, AUTHORITY)
         except FileNotFoundError:
             if self.own is not None or (folder / f"{AUTHORITY}.crt").exists():
                 raise
-            if not may_found:
+            if not may_create:
                 raise OSError(
-                    f"{folder} has no authority: it is on another machine, belongs to another user, or has not "
+                    f"{folder} has no CA: it is on another machine, belongs to another user, or has not "
                     "been made yet"
                 ) from None
         founded = x509.mint_authority(self.project, now)
@@ -167,7 +167,7 @@ class TelemetryStore(_Store):
         return founded
 
     def rotate(self, *, authority: bool) -> None:
-        """Renew the siblings' certificates now, or found a new authority. The former one stays trusted.
+        """Renew the siblings' certificates now, or create a new CA. The former one stays trusted.
 
         Raises:
             OSError, ValueError: when that is impossible.
@@ -175,7 +175,7 @@ class TelemetryStore(_Store):
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             if not authority:
-                self._renewed(self._authority(now, may_found=False), now)
+                self._renewed(self._authority(now, may_create=False), now)
                 return
             founded = x509.mint_authority(self.project, now)
             with suppress(FileNotFoundError, ValueError):  # one that is not here, or damaged, is trusted no more
@@ -187,14 +187,14 @@ class TelemetryStore(_Store):
             self._renewed(founded, now)
 
     def export(self, host: str, folder: Path) -> tuple[bytes, Pair]:
-        """Write what the collector at a host needs into a folder: the authorities that it trusts, and a new pair.
+        """Write what the collector at a host needs into a folder: the CAs that it trusts, and a new pair.
 
         Raises:
             OSError, ValueError: when it can't be made here, or not be written.
         """
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
-            authority = self._authority(now, may_found=False)
+            authority = self._authority(now, may_create=False)
             pair = x509.mint_server(authority, host, now)
             self._keep(COLLECTOR, pair)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -238,7 +238,7 @@ class InspectionStore(_Store):
         roots: list[Issuer] = []
         try:
             with locked(self.folder, writing=self.keeps):
-                roots = self._roots(now, may_found=not live.intermediates)
+                roots = self._roots(now, may_create=not live.intermediates)
         except (OSError, ValueError) as error:
             problem = sentence(error)
         root = authority.signing(roots, now)
@@ -291,16 +291,16 @@ class InspectionStore(_Store):
         now = self.clock()
         with locked(self.folder, writing=True):
             former = self._kept()
-            self._found(now)
+            self._create(now)
             for issuer in former if at_once else ():
                 self._remove(issuer)
 
-    def _roots(self, now: float, *, may_found: bool) -> list[Issuer]:
+    def _roots(self, now: float, *, may_create: bool) -> list[Issuer]:
         """Return the roots that agents have to trust, the newest first, and forget all others."""
         issuers = self._kept()
         trusted = authority.trusted(issuers, now)
-        if not trusted and may_found:
-            trusted = [self._found(now)]
+        if not trusted and may_create:
+            trusted = [self._create(now)]
         if self.keeps:
             for issuer in issuers:
                 if issuer not in trusted:
@@ -322,7 +322,7 @@ class InspectionStore(_Store):
                 raise ValueError(f"{damaged} is damaged: {_REPLACE}") from None
         return issuers
 
-    def _found(self, now: float) -> Issuer:
+    def _create(self, now: float) -> Issuer:
         pair = authority.mint_root(self.project, now)
         issuer = authority.read_root(pair)
         self._keep(_name(issuer), pair)

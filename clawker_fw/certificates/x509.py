@@ -76,7 +76,7 @@ def judge(credentials: Credentials) -> Judgement:
     try:
         trusted = x509.load_pem_x509_certificates(credentials.trust)
     except ValueError as error:
-        return Judgement(f"the authority's certificate can't be read: {error}")
+        return Judgement(f"the CA's certificate can't be read: {error}")
     leaves: list[x509.Certificate] = []
     for sibling in Sibling:
         try:
@@ -192,7 +192,7 @@ def issued(
         life = min(life, timedelta(seconds=life_of(issuer)[1] - int(now)))
         return _signed(key, issuing, subject, issuer.subject, every, now=now, life=life)
     except UNUSABLE as error:
-        raise ValueError(f"the authority can't be used: {error}") from error
+        raise ValueError(f"the CA can't be used: {error}") from error
 
 
 def _signed(

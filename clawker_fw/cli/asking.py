@@ -34,19 +34,19 @@ _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
 """A check that asks nothing is followed by a pause of this many times its duration."""
 
-Told = tuple[Counted | Gap, str]
+Arrival = tuple[Counted | Gap, str]
 """A refusal and the agent's name, if known, or a gap in the log."""
 
 
 class Arriving:
     """The waiting refusals, filled in the background."""
 
-    def __init__(self, arrivals: Iterator[Told]) -> None:
+    def __init__(self, arrivals: Iterator[Arrival]) -> None:
         self._changed = threading.Condition()
         self._waiting = Waiting()
         self._taken_in = in_background(self._take_in, arrivals)
 
-    def _take_in(self, arrivals: Iterator[Told]) -> None:
+    def _take_in(self, arrivals: Iterator[Arrival]) -> None:
         try:
             for counted, agent in arrivals:
                 if not isinstance(counted, Gap):
@@ -122,7 +122,7 @@ def require_editable(chosen: Options) -> None:
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, group=chosen.group)
 
 
-def ask_about(chosen: Options, arrivals: Iterator[Told]) -> None:
+def ask_about(chosen: Options, arrivals: Iterator[Arrival]) -> None:
     """Ask about new refusals, and apply the answers, until stopped or until the stack is gone.
 
     Raises:

@@ -80,7 +80,7 @@ def rotate(
         bool,
         typer.Option(
             "--authority",
-            help="Also make a new authority for telemetry. The former one stays trusted until the next rotation.",
+            help="Also make a new CA for telemetry. The former one stays trusted until the next rotation.",
         ),
     ] = False,
     roots: Annotated[

@@ -158,7 +158,7 @@ def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
             elif format_ is Format.JSON:
                 terminal.answer(write(report.line(gap)))
             else:
-                console.print(report.told_report(gap, stack))
+                console.print(report.item_report(gap, stack))
 
 
 def _arriving(
@@ -170,7 +170,7 @@ def _arriving(
     engine = session.connect_reader(chosen)
     log_sources = sources(engine, chosen.project)
     names = _names(engine, chosen, log_sources, engine.clock())
-    return _told(engine, chosen, log_sources, wanted, names), names
+    return _arrivals(engine, chosen, log_sources, wanted, names), names
 
 
 def _names(engine: "EngineReader", chosen: Options, log_sources: "Sources", now: float) -> "AgentNames":
@@ -236,7 +236,7 @@ def _require_answers(chosen: Options) -> None:
     asking.require_editable(chosen)
 
 
-def _told(
+def _arrivals(
     engine: "EngineReader", chosen: Options, log_sources: "Sources", wanted: "Selection", names: "AgentNames"
 ) -> "Iterator[tuple[Counted, str] | tuple[Gap, str]]":
     """Yield each selected refusal when it happens, with the agent's name, and each gap."""

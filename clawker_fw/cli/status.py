@@ -60,7 +60,7 @@ def status(
 def _answer(chosen: Options) -> Answer:
     from clawker_fw.model.differences import Verdict
 
-    status, unread = _found(chosen)
+    status, unread = _status(chosen)
 
     def text() -> "Iterator[Renderable]":
         from clawker_fw.report.status import status_report
@@ -76,7 +76,7 @@ def _answer(chosen: Options) -> Answer:
     return Answer(lambda: status, text, line, differs=differs, error=unread)
 
 
-def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
+def _status(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
     """Return the known status of the stack, and the error that prevented a comparison."""
     from clawker_fw.report.status import StatusDocument
 

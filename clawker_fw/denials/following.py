@@ -76,7 +76,7 @@ class Following:
                 lines = self._begin_at(sibling, container)
                 with self._reader.log(container, lines, follow=True) as log:
                     for some in log:
-                        self._tell(sibling, container, some)
+                        self._report(sibling, container, some)
         except Exception as error:  # noqa: BLE001 - raised again by the iterator
             self._arrived.put(error)
         time.sleep(_LOOK_EVERY)
@@ -96,10 +96,10 @@ class Following:
         if not last:
             return None
         newest = newest_lines(self._reader, container, last)
-        self._tell(sibling, container, newest)
+        self._report(sibling, container, newest)
         return len(newest)
 
-    def _tell(self, sibling: Sibling, container: str, lines: list[bytes]) -> None:
+    def _report(self, sibling: Sibling, container: str, lines: list[bytes]) -> None:
         before = self._last[container] or b""
         fresh = [line for line in lines if line > before]
         records = list(records_in(fresh))

@@ -21,7 +21,7 @@ from clawker_fw.engine.newest import newest_lines
 from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
+from clawker_fw.fwctl import NO_ANSWER, HelperReader, Suppressed
 from clawker_fw.model.containers import ContainerSummary
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.handed_over import handed_over
@@ -140,7 +140,7 @@ def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
     """Return a helper's counts of refusals, or None if it has none to report."""
     try:
         return HelperReader(reader, container).suppressed()
-    except NOT_TOLD:
+    except NO_ANSWER:
         return None
     except EngineError:
         view = reader.container(container)

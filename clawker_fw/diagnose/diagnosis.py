@@ -97,7 +97,7 @@ def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterato
         yield _warning(
             "container",
             f"{seen}, its network is {network}, and state is kept in here alone.",
-            f"Certificates and authorities are lost with the container, unless a volume is mounted at {state}.",
+            f"Certificates and CAs are lost with the container, unless a volume is mounted at {state}.",
         )
     else:
         yield _ok("container", f"{seen}, its network is {network}, and its state is kept.")

@@ -77,7 +77,7 @@ def _of_connection(explained: Explanation) -> Remedy | None:
         text = f"Allow it again with {how}, or for good with `--until never`."
     else:
         text = f"Allow it with {how}."
-    return _told(explained, text, outcome)
+    return _remedy(explained, text, outcome)
 
 
 def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
@@ -98,7 +98,7 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     how = _how(explained, outcome)
     change = f"change `{deny}`{rule.located}" if deny else ""
     text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
-    remedy = _told(explained, text, outcome)
+    remedy = _remedy(explained, text, outcome)
     if request.websocket and not socket:
         return replace(remedy, text=f"{remedy.text} A WebSocket also needs `websocket: true` in the rule.")
     return remedy
@@ -120,7 +120,7 @@ def _is_runnable(explained: Explanation, outcome: Outcome) -> bool:
     return not (explained.variable or outcome.elsewhere or outcome.by_hand)
 
 
-def _told(explained: Explanation, text: str, outcome: Outcome) -> Remedy:
+def _remedy(explained: Explanation, text: str, outcome: Outcome) -> Remedy:
     secret = f"Envoy adds the secret `{outcome.secret}`." if outcome.secret else ""
     made = Remedy(text, _line(outcome), outcome.command, outcome.opens)
     made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))

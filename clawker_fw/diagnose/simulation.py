@@ -151,7 +151,7 @@ class Simulator:
     ) -> None:
         """Take all rules with their places, and the file with them. `now` is in seconds since 1970."""
         self._editable = editable
-        self._there = entries
+        self._entries = entries
         self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
         self._now = now
         self._by_name: dict[str, list[Written]] = {}
@@ -216,7 +216,7 @@ class Simulator:
         by_id = {id(one): one for one in covering if one.rule.covers(destination.name)}
         if destination.subtree:
             below = f".{destination.name}"
-            by_id |= {id(one): one for one in self._there if one.rule.destination.name.endswith(below)}
+            by_id |= {id(one): one for one in self._entries if one.rule.destination.name.endswith(below)}
         return list(by_id.values())
 
     def base(self, target: Target) -> Rule | None:

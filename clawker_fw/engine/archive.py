@@ -61,13 +61,13 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
                 raise tarfile.ReadError(f"there are more than {bounds.ENTRIES:,}")
             path = member.name.partition("/")[2]
             if content := archive.extractfile(member) if member.isfile() else None:
-                before, file = known.get(path), _found(content.read(), member, root)
+                before, file = known.get(path), _read_member(content.read(), member, root)
                 files[path] = before if before is not None and before == file else file
             elif member.isdir():
-                if (folder := _found(b"", member, root)) != FOLDER:
+                if (folder := _read_member(b"", member, root)) != FOLDER:
                     files[f"{VOLUME}/{path}".rstrip("/")] = folder
             else:
-                files[path] = _found(b"-> " + os.fsencode(member.linkname), member, root)
+                files[path] = _read_member(b"-> " + os.fsencode(member.linkname), member, root)
         if stream.ended:
             raise tarfile.ReadError("its end is missing")
         while stream.read(CHUNK):  # the engine finishes only when everything has been read
@@ -96,7 +96,7 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def _found(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
+def _read_member(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
     owner = (_inside(member.uid, root[0]), _inside(member.gid, root[1]))
     return as_read(content, stat.S_IMODE(member.mode), owner)
 

@@ -74,7 +74,7 @@ def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
     return (DEFAULT_CONTEXT, *sorted(str(context["Name"]) for context in kept if "Name" in context))
 
 
-def is_there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether the CLI has a file or folder. Raise EngineError if that can't be checked."""
     try:
         return path.exists()

@@ -56,7 +56,7 @@ _EVENTS = {
 }
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
-_TOLD_EVERY = 0.2
+_PROGRESS_EVERY = 0.2
 """Seconds between two progress callbacks of a pull."""
 
 _GOING = {"removing", "dead"}
@@ -331,7 +331,7 @@ class DockerEngine:
         """Call `on_progress` several times a second, even without new data."""
         transfer = pulling.Transfer()
         pull = in_background(self._pull, reference, transfer)
-        while not wait([pull], _TOLD_EVERY).done:
+        while not wait([pull], _PROGRESS_EVERY).done:
             on_progress(transfer.share)
         pull.result()
 

@@ -42,7 +42,7 @@ def advice(
         *_of_engine(observed),
         *_outside_of_compose(observed),
         *_outdated_envoy(observed, desired),
-        *_untold(desired, provision.reason),
+        *_unsent_telemetry(desired, provision.reason),
         *(Advice("telemetry-renewal", sentence) for sentence in provision.due),
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
@@ -137,7 +137,7 @@ def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
         )
 
 
-def _untold(desired: Desired, problem: str) -> Iterator[Advice]:
+def _unsent_telemetry(desired: Desired, problem: str) -> Iterator[Advice]:
     """Warn if the telemetry certificates can't be used or renewed. Rules are enforced anyway."""
     if not problem:
         return

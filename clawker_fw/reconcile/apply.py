@@ -172,7 +172,7 @@ class _Performer:
         except LockLostError as lost:
             raise lost from error
         if plan and isinstance(error, FirewallError):
-            self._tell(plan, error)
+            self._add_outcome(plan, error)
 
     def _has_done(self, step: steps.Undo) -> bool:
         """Whether this run did what the rollback step undoes. Anything else may belong to another run."""
@@ -188,7 +188,7 @@ class _Performer:
             case _:
                 assert_never(step)
 
-    def _tell(self, plan: Plan, error: FirewallError) -> None:
+    def _add_outcome(self, plan: Plan, error: FirewallError) -> None:
         """Add to an error what the engine reports after a rollback."""
         try:
             left = [name for name, identity in self._made.items() if self._engine.container(identity)]

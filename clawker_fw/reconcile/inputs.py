@@ -177,7 +177,7 @@ def _authorities(loaded: Loaded, name: str | None, section: str) -> bytes:
         raise SettingsError(
             "ca-file-invalid",
             f"{path} has no certificates that can be read: {error}.",
-            hint=f"`{section}.ca_file` names a file with certificates of authorities, as PEM.",
+            hint=f"`{section}.ca_file` names a file with CA certificates, as PEM.",
         ) from error
     # A private key in the same file is left out.
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates_in_file)

@@ -116,12 +116,14 @@ def telemetry_rows(
     for name, (path, pem) in kept.items():
         certificate = _read(pem)
         live = tuple(
-            place for place, said_there in given.items() if certificate and certificate.fingerprint in said_there
+            place
+            for place, certificates in given.items()
+            if certificate and certificate.fingerprint in certificates
         )
         known.add(certificate.fingerprint if certificate else "")
         rows.append(_row(name, Purpose.TELEMETRY, str(path), certificate, live))
-    for place, said_there in given.items():
-        for fingerprint, certificate in said_there.items():
+    for place, by_fingerprint in given.items():
+        for fingerprint, certificate in by_fingerprint.items():
             if fingerprint not in known:
                 known.add(fingerprint)
                 live = tuple(other for other, those in given.items() if fingerprint in those)

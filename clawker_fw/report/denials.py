@@ -172,7 +172,7 @@ def denials_line(project: str, answer: DenialsAnswer, since: float | None) -> Re
     )
 
 
-def told_report(item: Denial | Gap, stack: str = "") -> RenderableType:
+def item_report(item: Denial | Gap, stack: str = "") -> RenderableType:
     """Return the lines about a new refusal, or about missing lines. `stack` names it if there are several."""
     name = [Text(visible(stack), style="bold")] if stack else []
     if isinstance(item, Gap):

@@ -119,7 +119,7 @@ def _reasons(summary: Summary) -> Iterator[str]:
 
 def _settings(summary: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     yield from _secrets(findings)
-    shown = (finding for finding in findings if finding.layer in _TOLD)
+    shown = (finding for finding in findings if finding.layer in _SHOWN_LAYERS)
     values = dict.fromkeys(
         _change(finding) for finding in shown if not (is_follow_up(finding) or _follows(finding))
     )
@@ -145,7 +145,7 @@ def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
         yield f"secrets in Envoy: {_joined(_first(list(named), _MOST_NAMES))}"
 
 
-_TOLD = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})
+_SHOWN_LAYERS = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})
 """The layers whose values are settings, not derived from them."""
 
 

@@ -130,7 +130,7 @@ def drift_report(diff: Diff, run_summary: Summary, *, files: bool = False, hints
 
     `hints` say how to see the rest.
     """
-    shown = diff.findings if files else _telling(diff, run_summary)
+    shown = diff.findings if files else _shown_findings(diff, run_summary)
     parts: list[RenderableType] = [summary_report(run_summary)] if summary.lines(run_summary) else []
     parts.append(fields_report(diff, shown, files=files))
     left = len(diff.findings) - len(shown)
@@ -153,9 +153,9 @@ def fields_report(diff: Diff, shown: Sequence[Finding], *, files: bool = False) 
     return Group(*parts)
 
 
-def _telling(diff: Diff, summary: Summary) -> tuple[Finding, ...]:
-    telling = () if summary.absent else tuple(finding for finding in diff.findings if not is_follow_up(finding))
-    return telling if len(telling) <= _MOST_FIELDS else ()
+def _shown_findings(diff: Diff, summary: Summary) -> tuple[Finding, ...]:
+    shown = () if summary.absent else tuple(finding for finding in diff.findings if not is_follow_up(finding))
+    return shown if len(shown) <= _MOST_FIELDS else ()
 
 
 def styled_verdict(verdict: Verdict) -> Text:

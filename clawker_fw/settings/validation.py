@@ -105,8 +105,8 @@ def _validated(read: tuple[Source, ...], located: str, given: Variables, group: 
         for kind, entries in promised.items()
         for position, entry in enumerate(entries)
     )
-    if found_broken := broken(promises, rules):
-        raise errors.promises_broken(found_broken)
+    if violated := broken(promises, rules):
+        raise errors.promises_broken(violated)
     if proxy := settings.upstream.through():
         rules = rules.through(proxy)
         if sentences := tuple(objections(proxy, rules.rules)):

@@ -218,7 +218,7 @@ class InspectionSettings(_Section):
     """Inspected TLS, for rules with `inspect`, `path_rules` or `git`."""
 
     ca_file: NamedPath | None = None
-    """A file with further authorities (PEM) that hosts may prove their names by, relative to this file. Public
+    """A file with further CAs (PEM) that may certify inspected hosts, relative to this file. Public
     ones always count. A change replaces Envoy."""
 
 

@@ -51,14 +51,14 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
     for name in served:
         entry = names.setdefault(name, _decision("at", policy.at(name)))
         entry |= {"at": _VIRTUAL, "at_number": numbers[name]}
-    _tell_ended(policy, names)
+    _add_expired(policy, names)
     observed = _observed(policy, names)
     names[PAGE] = {**names.get(PAGE, {}), "at": _ENVOY}  # whatever the rules say
     document = {"ttl": TTL, "addresses": bases, "names": names, **observed}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
+def _add_expired(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
     """Add names of expired rules where nothing else decides, so that agents get this reason."""
     for rule in (rule for rule in policy.rules.ended if not rule.denies):
         name = rule.destination.name

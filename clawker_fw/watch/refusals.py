@@ -58,8 +58,8 @@ class RefusalCounter:
         for refusal in refusals.counted:
             times[refusal.refusal.reason] += 0 if names.is_trial(refusal.refusal.agent) else refusal.times
         self._read_to[sibling] = max([self._read_to[sibling], *(tally.latest for tally in tallies)])
-        untold = (number for agent, number in refusals.suppressed.items() if not names.is_trial(agent))
-        times[NOT_RECORDED] = sum(untold) + refusals.more
+        unrecorded = (number for agent, number in refusals.suppressed.items() if not names.is_trial(agent))
+        times[NOT_RECORDED] = sum(unrecorded) + refusals.more
         for word, number in times.items():
             if number and word in {*Reason, NOT_RECORDED}:
                 self._count(sibling, word, number)

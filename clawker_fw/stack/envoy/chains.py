@@ -163,8 +163,8 @@ def select(chosen: Chains, name: Json) -> Json:
 def matching(compared: Json, expressions: Sequence[str], chosen: Json) -> Json:
     """Return the matcher that selects by regular expressions, all of which must match."""
     matches = ({"safe_regex": {"regex": regex, "google_re2": {}}} for regex in expressions)
-    is_each = [{"single_predicate": {"input": compared, "value_match": matcher}} for matcher in matches]
-    predicate = {"and_matcher": {"predicate": is_each}} if len(is_each) > 1 else is_each[0]
+    predicates = [{"single_predicate": {"input": compared, "value_match": matcher}} for matcher in matches]
+    predicate = {"and_matcher": {"predicate": predicates}} if len(predicates) > 1 else predicates[0]
     return {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": chosen}]}}
 
 

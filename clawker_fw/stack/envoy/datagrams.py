@@ -80,7 +80,7 @@ def _proxy(serving: Serving, name: str, cluster: str) -> Json:
         idle_timeout=messages.duration(min(serving.limits.idle, bounds.SESSION_SECONDS)),
         upstream_socket_config=_SOCKET,
         access_log=[*refusals.of_datagrams(name, serving.reporting), usage.of_datagrams(name)],
-        access_log_options={"access_log_flush_interval": messages.duration(refusals.SESSION_TOLD_AFTER)},
+        access_log_options={"access_log_flush_interval": messages.duration(refusals.SESSION_LOGGED_AFTER)},
     )
 
 

@@ -208,7 +208,7 @@ def of_listener(serving: Serving) -> list[Json]:
     failed = _all(of_flags("UF", "UH", "URX", "DF", "UO"), passing(named))
     milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
     no_chain = _CHAIN.equals("")
-    never_said = _all({"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}}, passing(no_chain))
+    silent = _all({"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}}, passing(no_chain))
     reason = _first(
         (denied, Reason.DENIED),
         (_CHAIN.equals(chains.INSPECTED), Reason.NOT_TRUSTED),
@@ -226,7 +226,7 @@ def of_listener(serving: Serving) -> list[Json]:
     forwards = _CHAIN.differs_from(chains.REFUSED) & _CHAIN.differs_from(chains.INSPECTED)
     # Forwarded connections fail the first condition, so they cost almost nothing.
     nowhere = passing(~_HOST.is_set() & (denied | refused | _CROWDED & forwards & named | _NOT_TRUSTED))
-    any_of_them = _any(nowhere, failed, never_said)
+    any_of_them = _any(nowhere, failed, silent)
     forwarded = passing(_FORWARDED & named)
     fields = {**_FIELDS, **_upstream(serving), **_TLS, "reason": _formatted(reason)}
     logs = _logs(any_of_them, forwarded, fields, serving.reporting)
@@ -254,7 +254,7 @@ def of_opaque(name: str, serving: Serving) -> list[Json]:
     return _logs(any_of_them, passing(_FORWARDED), fields, serving.reporting, further)
 
 
-SESSION_TOLD_AFTER = 0.5
+SESSION_LOGGED_AFTER = 0.5
 """After how many seconds a UDP session is logged if it failed. Most sessions have no end that Envoy could log."""
 
 NOWHERE = ("255.255.255.255", 1)
@@ -264,10 +264,10 @@ NOWHERE = ("255.255.255.255", 1)
 def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a virtual address's UDP listener: sessions that failed.
 
-    A session that could not connect is logged after `SESSION_TOLD_AFTER`, also if its name has no address. A
+    A session that could not connect is logged after `SESSION_LOGGED_AFTER`, also if its name has no address. A
     session beyond the limit ends at once.
     """
-    milliseconds = {"default_value": round(1800 * SESSION_TOLD_AFTER), "runtime_key": "refusals.session"}
+    milliseconds = {"default_value": round(1800 * SESSION_LOGGED_AFTER), "runtime_key": "refusals.session"}
     looked_at_first = _all(
         {"log_type_filter": {"types": ["UdpPeriodic"]}},
         {"duration_filter": {"comparison": {"op": "LE", "value": milliseconds}}},

@@ -191,7 +191,7 @@ def _connection_manager(serving: Serving) -> Json:
             _denying(_TRACE, *({"header": _method(method, ignore_case=True)} for method in REFUSED_METHODS)),
             _without_misread_headers(),
             _names_its_host(),
-            extension("filters.http.custom_response.v3.CustomResponse", injected.TOLD),
+            extension("filters.http.custom_response.v3.CustomResponse", injected.EXPLAINING),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
         ],
@@ -312,7 +312,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
     for repository in paths.repositories:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
-        yield _refuse(str(repository), _regex(repository.readings), body=_told(repository))
+        yield _refuse(str(repository), _regex(repository.readings), body=_explanation(repository))
     hiding = [path for path in paths.rules if path.expression and path.denies]
     for path in paths.rules:
         if path.expression:
@@ -334,10 +334,10 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
         if request.allowed:
             yield from _forward(rule, request.words, match)
         else:
-            yield _refuse(str(repository), match, body=_told(repository))
+            yield _refuse(str(repository), match, body=_explanation(repository))
 
 
-def _told(repository: Repository) -> str:
+def _explanation(repository: Repository) -> str:
     may = "be fetched, not pushed to" if repository.access is Access.READ else "not be used like this"
     return f"clawker-fw: {repository.name} may {may}\n"
 
