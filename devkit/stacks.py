@@ -22,7 +22,7 @@ from clawker_fw.stack import images
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY, envoy_address
+from clawker_fw.stack.name_list import POLICY, envoy_address
 from clawker_fw.stack.release import Release
 from devkit.memory.engine import MemoryEngine
 from devkit.programs import machine

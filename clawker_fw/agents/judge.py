@@ -26,7 +26,7 @@ from clawker_fw.model.containers import ContainerView
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.relay import publication_of
 from clawker_fw.stack.topology import GATEWAY_MODE, INHIBIT_IPV4, Addressing, network_names
 
@@ -107,7 +107,7 @@ def running_resolver(observed: Observed) -> str:
 def resolving(observed: Observed, now: float) -> Callable[[str], bool]:
     """Return whether the serving CoreDNS's rules answer a name."""
     resolver = observed.siblings.get(Sibling.COREDNS)
-    return policy.answers(resolver.files, now) if resolver else lambda _: False
+    return name_list.answers(resolver.files, now) if resolver else lambda _: False
 
 
 def judge(

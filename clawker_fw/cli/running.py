@@ -22,7 +22,7 @@ from clawker_fw.reconcile.pipeline import Comparison, agents_of
 from clawker_fw.reconcile.publishing import publish_for
 from clawker_fw.reconcile.trust_volume import create_trust_volume, trust_for
 from clawker_fw.report import log
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.relay import Publication, PublishedPort, is_relay
 from clawker_fw.stack.topology import Addressing
 
@@ -169,7 +169,10 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
             hint="Name each port with --publish in place of --publish-all: then a relay publishes it.",
         )
     now = time.time()
-    live, wanted = resolving(observed, now), policy.answers(seen.desired.siblings[Sibling.COREDNS].hot, now)
+    live, wanted = (
+        resolving(observed, now),
+        name_list.answers(seen.desired.siblings[Sibling.COREDNS].hot, now),
+    )
     judged = agents_of(
         observed, seen.desired.project, seen.blueprint.files, lambda name: live(name) or wanted(name)
     )

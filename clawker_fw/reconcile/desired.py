@@ -26,7 +26,7 @@ from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
-from clawker_fw.stack import container, coredns, expiry, image_tar, images, labels, policy, virtual
+from clawker_fw.stack import container, coredns, expiry, image_tar, images, labels, name_list, virtual
 from clawker_fw.stack.container import HELPER, ORIGIN, state_record
 from clawker_fw.stack.envoy import bootstrap, signing
 from clawker_fw.stack.envoy import sibling as envoy
@@ -210,7 +210,7 @@ def slots(observed: Observed, addresses: Addressing) -> Slots:
     """Return the siblings' slots. A missing Envoy gets the slot to which CoreDNS still sends agents."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
     if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
-        sent_to = policy.envoy_address(observed.siblings[Sibling.COREDNS].files)
+        sent_to = name_list.envoy_address(observed.siblings[Sibling.COREDNS].files)
         held[Sibling.ENVOY] = int(sent_to == str(addresses.envoy(1)))
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
 

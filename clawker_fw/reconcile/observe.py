@@ -19,7 +19,7 @@ from clawker_fw.model.observed import Observed, ObservedRelay, ObservedSibling
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.secrets import HeldSecrets
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.labels import is_lock, is_trial, sibling_of
 from clawker_fw.stack.relay import is_relay
@@ -472,7 +472,7 @@ def _serving(project: str, siblings: list[ObservedSibling]) -> dict[Sibling, Obs
             ]
         else:
             resolver = serving.get(Sibling.COREDNS)
-            address = policy.envoy_address(resolver.files) if resolver else ""
+            address = name_list.envoy_address(resolver.files) if resolver else ""
             agents = network_names(project)[Role.AGENTS]
             chosen = [
                 candidate

@@ -22,7 +22,7 @@ from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
 from clawker_fw.reconcile.unused import old_trust, unused_images
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels
 from clawker_fw.stack.container import (
     BOOT,
     COMMITTED,
@@ -371,7 +371,7 @@ class _Planner:
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
-        wait = [steps.AwaitTtl(policy.TTL + _TTL_SLACK)] if self._address_moves else []
+        wait = [steps.AwaitTtl(name_list.TTL + _TTL_SLACK)] if self._address_moves else []
         drain = [self._drain(old)] if self._can_drain(old) else []
         return [*wait, *drain, _remove(old, self._names[Sibling.ENVOY])]
 

@@ -47,7 +47,7 @@ from clawker_fw.report.facts import live_version
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
-from clawker_fw.stack import policy, versions
+from clawker_fw.stack import name_list, versions
 from clawker_fw.stack.capacity import Capacity, running, written
 from clawker_fw.stack.labels import DRIFT_LABELS
 from clawker_fw.stack.release import SHORT_BUILD
@@ -340,7 +340,7 @@ class StatusDocument(Document):
 
 def _protocols(observed: Observed) -> dict[str, int]:
     resolver = observed.siblings.get(Sibling.COREDNS)
-    rules = policy.recorded(resolver.files) if resolver else None
+    rules = name_list.recorded(resolver.files) if resolver else None
     return dict(sorted(Counter(rule.split(" ")[0] for rule in rules or ()).items()))
 
 

@@ -9,7 +9,7 @@ from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, expiry, policy, telemetry, virtual
+from clawker_fw.stack import container, expiry, name_list, telemetry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -17,7 +17,14 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _PROBER = Resource("eye", container.PROBER.removeprefix(container.HOT))
 
-RESOURCES = (expiry.RESOURCE, _PROBER, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
+RESOURCES = (
+    expiry.RESOURCE,
+    _PROBER,
+    virtual.RESOURCE,
+    name_list.RECORDED,
+    telemetry.RESOURCE,
+    name_list.RESOURCE,
+)
 """Only `fwctl` reads the first two, and only clawker-fw the next two. The second has the address and ports at
 which `fwctl` checks that Envoy refuses agents."""
 
@@ -88,8 +95,8 @@ def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Cap
         "Corefile.j2",
         collector_file=f"{container.VOLUME}/{telemetry.FILE}",
         collector_socket=f"{_SOCKETS}/{telemetry.RESOURCE.name}.sock",
-        policy_file=f"{container.VOLUME}/{policy.POLICY}",
-        policy_socket=f"{_SOCKETS}/{policy.RESOURCE.name}.sock",
+        policy_file=f"{container.VOLUME}/{name_list.POLICY}",
+        policy_socket=f"{_SOCKETS}/{name_list.RESOURCE.name}.sock",
     )
     return {
         "boot/Corefile": public(corefile.encode()),
@@ -124,7 +131,7 @@ def hot(
     return {
         container.PROBER: public(json.dumps(prober, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
-        policy.RULES: public(policy.record(names.rules.lines)),
+        name_list.RULES: public(name_list.record(names.rules.lines)),
         telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
-        policy.POLICY: public(policy.content(names, addressing, envoy_slot)),
+        name_list.POLICY: public(name_list.content(names, addressing, envoy_slot)),
     }

@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 
 from clawker_fw.stack.container import PROBER
 from clawker_fw.stack.envoy.sibling import LISTENERS
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
 from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering, fields, signs

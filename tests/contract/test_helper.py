@@ -19,7 +19,7 @@ from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import declared, live_digests, plain
 from devkit import stacks

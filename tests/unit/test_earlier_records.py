@@ -16,7 +16,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, program_of
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 

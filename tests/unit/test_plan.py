@@ -17,7 +17,7 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

@@ -29,7 +29,7 @@ from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.expiry import EXPIRIES
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Reaction, RunOutcome, matters, ours
 from clawker_fw.watch.reactions import Heal

@@ -25,7 +25,7 @@ from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import wanted as wanted_secrets
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.watch.reactions import Heal
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

@@ -9,7 +9,7 @@ from clawker_fw.model.origin import ShippedPreset
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.container import recorded_origin
-from clawker_fw.stack.policy import recorded
+from clawker_fw.stack.name_list import recorded
 
 
 @dataclass(frozen=True, slots=True)
