@@ -27,9 +27,9 @@ from clawker_fw.reconcile.plan import examiner
 from clawker_fw.rules.rule import HOST, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Target
+from clawker_fw.stack.collector import certificates, destination, is_live
 from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.labels import INFRA_CERTS_READY
-from clawker_fw.stack.telemetry import certificates, destination, is_live
 
 _CLOCKS_APART = 2.0
 """The accepted difference between two clocks in seconds, besides the request's time."""

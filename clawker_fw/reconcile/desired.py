@@ -27,12 +27,12 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, expiry, image_tar, images, labels, name_list, virtual
+from clawker_fw.stack.collector import TelemetryTarget
 from clawker_fw.stack.container import HELPER, ORIGIN, state_record
 from clawker_fw.stack.envoy import bootstrap, signing
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
-from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:

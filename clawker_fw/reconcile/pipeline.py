@@ -36,7 +36,7 @@ from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Expected, observe
 from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, secret_differences
-from clawker_fw.stack import telemetry
+from clawker_fw.stack import collector
 from clawker_fw.stack.container import HELPER
 
 if TYPE_CHECKING:  # only differences need plans: a look at a stack that is current starts sooner without
@@ -174,7 +174,7 @@ def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
     files = {sibling: seen.files for sibling, seen in observed.siblings.items()}
     coredns = observed.siblings.get(Sibling.COREDNS)
     shown = coredns.probe.collector if coredns and coredns.probe else None
-    return blueprint.certificates.provide(replace(telemetry.running(files), collector=shown))
+    return blueprint.certificates.provide(replace(collector.running(files), collector=shown))
 
 
 def summary_of(seen: Comparison, steps: "Plan | FirewallError | None" = None) -> "Summary":

@@ -22,7 +22,7 @@ from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
 from clawker_fw.reconcile.unused import old_trust, unused_images
-from clawker_fw.stack import labels
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.container import (
     BOOT,
     COMMITTED,

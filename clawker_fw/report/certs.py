@@ -21,7 +21,7 @@ from clawker_fw.model.probes import Certificate, CertificateUse
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.report.documents import Document
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.stack.telemetry import certificates, is_live
+from clawker_fw.stack.collector import certificates, is_live
 
 _SHOWN = 16
 

@@ -9,7 +9,7 @@ from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, expiry, name_list, telemetry, virtual
+from clawker_fw.stack import collector, container, expiry, name_list, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -22,7 +22,7 @@ RESOURCES = (
     _PROBER,
     virtual.RESOURCE,
     name_list.RECORDED,
-    telemetry.RESOURCE,
+    collector.RESOURCE,
     name_list.RESOURCE,
 )
 """Only `fwctl` reads the first two, and only clawker-fw the next two. The second has the address and ports at
@@ -93,8 +93,8 @@ def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Cap
     }
     corefile = render(
         "Corefile.j2",
-        collector_file=f"{container.VOLUME}/{telemetry.FILE}",
-        collector_socket=f"{_SOCKETS}/{telemetry.RESOURCE.name}.sock",
+        collector_file=f"{container.VOLUME}/{collector.FILE}",
+        collector_socket=f"{_SOCKETS}/{collector.RESOURCE.name}.sock",
         policy_file=f"{container.VOLUME}/{name_list.POLICY}",
         policy_socket=f"{_SOCKETS}/{name_list.RESOURCE.name}.sock",
     )
@@ -123,7 +123,7 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
 
 
 def hot(
-    names: Policy, addressing: Addressing, slots: Slots, reported: telemetry.TelemetryTarget | None = None
+    names: Policy, addressing: Addressing, slots: Slots, reported: collector.TelemetryTarget | None = None
 ) -> Files:
     """Return the dynamic files: the plugins' list of names and collector, and ours."""
     envoy_slot = slots.envoy
@@ -132,6 +132,6 @@ def hot(
         container.PROBER: public(json.dumps(prober, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         name_list.RULES: public(name_list.record(names.rules.lines)),
-        telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
+        collector.FILE: collector.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
         name_list.POLICY: public(name_list.content(names, addressing, envoy_slot)),
     }

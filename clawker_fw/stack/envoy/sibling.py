@@ -18,6 +18,7 @@ from clawker_fw.rules.upstream import Proxy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, expiry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
+from clawker_fw.stack.collector import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.envoy import (
     bounds,
     datagrams,
@@ -34,7 +35,6 @@ from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
-from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.topology import Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one

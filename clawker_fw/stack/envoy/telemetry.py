@@ -13,10 +13,10 @@ from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings
+from clawker_fw.stack.collector import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 from clawker_fw.stack.envoy import bounds, messages
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
-from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _MOST = {"max_connections": 2, "max_pending_requests": 16, "max_requests": 32}
