@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clawker_fw.agents.trust import TARGET, Trust
+from clawker_fw.agents.trusted_roots import TARGET, Trust
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import Mount, Shape
 from clawker_fw.model.desired import Desired

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from clawker_fw.agents import trust
+from clawker_fw.agents import trusted_roots
 from clawker_fw.agents.exposure import (
     EngineWays,
     Exposure,
@@ -319,7 +319,7 @@ def _mounts(
 ) -> Iterator[Opening]:
     for sibling in dict.fromkeys(place.files[volume] for volume in view.volumes.values() if volume in place.files):
         yield Opening("sibling-files", f"it has the files of {sibling}, a part of the firewall")
-    for target in trust.writable(view.shape.mounts, place.volumes):
+    for target in trusted_roots.writable(view.shape.mounts, place.volumes):
         yield Opening("trust", f"it can write what agents trust, through {target}")
     yield from _host_folders(view, place, ways)
     for exposure in exposures:

@@ -206,7 +206,7 @@ def _answer_roots(chosen: Options, format_: Format) -> None:
 
 def _bundle(chosen: Options) -> bytes:
     """Return the roots that agents have to trust, from this machine or from the stack."""
-    from clawker_fw.agents.trust import roots_of
+    from clawker_fw.agents.trusted_roots import roots_of
     from clawker_fw.certificates import authority
     from clawker_fw.certificates.store import bundle
 

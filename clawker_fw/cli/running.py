@@ -11,7 +11,7 @@ from clawker_fw.agents.attachment import Attachment
 from clawker_fw.agents.docker_options import RunWords, free_number
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
-from clawker_fw.agents.trust import roots_of
+from clawker_fw.agents.trusted_roots import roots_of
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after

@@ -16,7 +16,7 @@ from clawker_fw.settings.find import FILE_NAME, users_file
 from clawker_fw.settings.validation import validated
 from clawker_fw.watch import last_good
 from clawker_fw.watch.last_good import Texts
-from clawker_fw.watch.trust import Steady
+from clawker_fw.watch.trusted_settings import Steady
 
 if TYPE_CHECKING:
     from clawker_fw.model.engines import EngineFacts

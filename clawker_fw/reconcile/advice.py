@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
-from clawker_fw.agents import compose, trust
+from clawker_fw.agents import compose, trusted_roots
 from clawker_fw.certificates.credentials import Provided, Provision, fingerprints
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.containers import ContainerSummary
@@ -167,11 +167,11 @@ def _of_authorities(provided: Provided) -> Iterator[Advice]:
 def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
     """Warn of agents whose inspected connections fail now, or will fail with the new settings."""
     newest = next(iter(fingerprints(provided.trust)), "") if provided.intermediates else ""
-    if newest and (names := trust.without(newest, observed)):
+    if newest and (names := trusted_roots.without(newest, observed)):
         do, them = ("does", "it") if len(names) == 1 else ("do", "them")
         yield Advice(
             "agents-without-root",
-            f"{trust.named(names)} {do} not trust the inspection root: recreate {them} with "
+            f"{trusted_roots.named(names)} {do} not trust the inspection root: recreate {them} with "
             "`clawker-fw agent run`, `agent flags` or `agent compose`. Inspected connections fail otherwise.",
         )
 

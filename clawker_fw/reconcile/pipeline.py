@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.agents.judge import Agent
-from clawker_fw.agents.trust import authorities_of
+from clawker_fw.agents.trusted_roots import authorities_of
 from clawker_fw.background import in_background
 from clawker_fw.certificates.credentials import Provided, Provision
 from clawker_fw.engine.port import EngineReader

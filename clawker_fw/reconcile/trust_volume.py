@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import certifi
 
-from clawker_fw.agents.trust import SHOWN, TARGET, Trust, label
+from clawker_fw.agents.trusted_roots import SHOWN, TARGET, Trust, label
 from clawker_fw.certificates import trust
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model.containers import ContainerSpec, Mount, Shape

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from clawker_fw.agents import trust
+from clawker_fw.agents import trusted_roots
 from clawker_fw.model.desired import Desired
 from clawker_fw.model.images import OwnImage
 from clawker_fw.model.observed import Observed
@@ -24,7 +24,7 @@ def unused_images(observed: Observed, desired: Desired, retired: Collection[str]
 def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
     """Return unused volumes with outdated roots. Volumes with current ones stay for agents about to start."""
     roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
-    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
+    wanted = trusted_roots.label(roots.content) if roots and roots.content and observed.spare_trust else ""
     return tuple(volume.name for volume in observed.spare_trust if volume.labels[labels.TRUST] != wanted)
 
 

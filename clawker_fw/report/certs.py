@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import WithJsonSchema
 
-from clawker_fw.agents import trust
+from clawker_fw.agents import trusted_roots
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Issuer
 from clawker_fw.certificates.credentials import Authorities, Pair, renewed_at
@@ -174,9 +174,12 @@ def with_inspection(
     answer: CertsDocument, kept: Mapping[Path, Issuer], observed: Observed, now: float
 ) -> CertsDocument:
     """Return an answer with the roots that are stored here, and the certificates with which a stack inspects."""
-    rows, inspects = _inspection(kept, trust.authorities_of(observed), now), bool(trust.roots_of(observed))
+    rows, inspects = (
+        _inspection(kept, trusted_roots.authorities_of(observed), now),
+        bool(trusted_roots.roots_of(observed)),
+    )
     newest = next((row.sha256 for row in rows if row.state), None)
-    without = trust.without(newest, observed) if newest and inspects else ()
+    without = trusted_roots.without(newest, observed) if newest and inspects else ()
     every = [*answer.certificates, *rows]
     return replace(answer, certificates=every, inspects=inspects, agents_without_newest_root=without)
 
@@ -262,6 +265,6 @@ def inspection_verdict(answer: CertsDocument) -> str:
     when = next((root.signs_at for root in roots if root.signs_at), None)
     by = f" before {when}" if when else ""
     return (
-        f"Without the newest root: {trust.named(answer.agents_without_newest_root)}. Create them again{by}, by "
-        "`clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
+        f"Without the newest root: {trusted_roots.named(answer.agents_without_newest_root)}. Create them again{by}, "
+        "by `clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
     )

@@ -40,7 +40,7 @@ from clawker_fw.watch.decision import (
 from clawker_fw.watch.follow import Inbox, News, followed
 from clawker_fw.watch.reactions import Heal, OnOpen
 from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
-from clawker_fw.watch.trust import Memory, Trust
+from clawker_fw.watch.trusted_settings import Memory, Trust
 
 SETTLE_SECONDS = 3.0
 """How long a starting sibling is left alone."""

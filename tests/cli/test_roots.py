@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.agents.trust import TARGET
+from clawker_fw.agents.trusted_roots import TARGET
 from clawker_fw.certificates.credentials import Pair, Provided, fingerprints
 from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.model.containers import Mount

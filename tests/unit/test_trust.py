@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.agents.trust import TARGET, Trust, is_trust, without, writable
+from clawker_fw.agents.trusted_roots import TARGET, Trust, is_trust, without, writable
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.credentials import fingerprints
 from clawker_fw.model.containers import Mount

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw.agents.trust import Trust
+from clawker_fw.agents.trusted_roots import Trust
 from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import ContainerSpec, Mount, Shape

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.agents.attachment import attachment
-from clawker_fw.agents.trust import roots_of
+from clawker_fw.agents.trusted_roots import roots_of
 from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_host
 from clawker_fw.diagnose.conformance.table import Case, attempts
 from clawker_fw.engine.port import EngineWriter

@@ -8,7 +8,7 @@ from pydantic import Field, WithJsonSchema
 
 from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.agents.judge import Agent
-from clawker_fw.agents.trust import TARGET
+from clawker_fw.agents.trusted_roots import TARGET
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.observed import Attempt
 from clawker_fw.reconcile.apply import Progress
