@@ -21,7 +21,7 @@ from clawker_fw.rules.promises import Promise, PromiseKind, broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.upstream import objections
-from clawker_fw.settings import errors
+from clawker_fw.settings import invalid_settings
 from clawker_fw.settings.document import SettingsDocument
 from clawker_fw.settings.environment import (
     ENVIRONMENT_PREFIX,
@@ -88,11 +88,11 @@ def _validated(read: tuple[Source, ...], located: str, given: Variables, group: 
         values = merged.values if _MAY_STAND_ALONE.isdisjoint(merged.values) else {"rules": [], **merged.values}
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise errors.invalid(error, merged, Settings) from error
+        raise invalid_settings.invalid(error, merged, Settings) from error
     try:
         rules = RuleSet.of(tuple(_rules(settings, merged)))
     except ConflictsError as error:
-        raise errors.contradicting(error) from error
+        raise invalid_settings.contradicting(error) from error
     except TooManyError as error:
         raise SettingsError(
             "rules-too-many",
@@ -106,11 +106,11 @@ def _validated(read: tuple[Source, ...], located: str, given: Variables, group: 
         for position, entry in enumerate(entries)
     )
     if violated := broken(promises, rules):
-        raise errors.promises_broken(violated)
+        raise invalid_settings.promises_broken(violated)
     if proxy := settings.upstream.through():
         rules = rules.through(proxy)
         if sentences := tuple(objections(proxy, rules.rules)):
-            raise errors.not_through_proxy(sentences)
+            raise invalid_settings.not_through_proxy(sentences)
     if settings.observe:
         rules = _observed(rules, settings.observe.until, promises)
     chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
@@ -163,7 +163,7 @@ def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) 
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=errors.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
+                hint=invalid_settings.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document

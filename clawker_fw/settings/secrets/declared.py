@@ -31,8 +31,8 @@ from clawker_fw.rules.path_words import parse_secret_name
 from clawker_fw.rules.paths import DEFAULT_HEADER
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
-from clawker_fw.settings.errors import invalid
 from clawker_fw.settings.files import text_of
+from clawker_fw.settings.invalid_settings import invalid
 
 FILE_NAME = "secrets.yaml"
 HTTPS_PORT, HIGHEST_PORT = 443, 65535
