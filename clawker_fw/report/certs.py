@@ -265,6 +265,6 @@ def inspection_verdict(answer: CertsDocument) -> str:
     when = next((root.signs_at for root in roots if root.signs_at), None)
     by = f" before {when}" if when else ""
     return (
-        f"Without the newest root: {trusted_roots.named(answer.agents_without_newest_root)}. Create them again{by}, "
-        "by `clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
+        f"Without the newest root: {trusted_roots.named(answer.agents_without_newest_root)}. "
+        f"Create them again{by}, by `clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
     )

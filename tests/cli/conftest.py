@@ -24,6 +24,7 @@ from clawker_fw.cli.main import app
 from clawker_fw.errors import EngineError
 from clawker_fw.report.documents import schemas
 from clawker_fw.watch import record as watching
+from clawker_fw.watch import trusted_settings
 from clawker_fw.watch.decision import Decision
 from devkit import stacks
 from devkit.memory.container import MemoryContainer

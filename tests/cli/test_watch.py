@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.watch import record
+from clawker_fw.watch import record, trusted_settings
 from clawker_fw.watch.decision import Decision
 from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
