@@ -266,5 +266,6 @@ def inspection_verdict(answer: CertsDocument) -> str:
     by = f" before {when}" if when else ""
     return (
         f"Without the newest root: {trusted_roots.named(answer.agents_without_newest_root)}. "
-        f"Create them again{by}, by `clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
+        f"Create them again{by}, by `clawker-fw agent run`, `agent flags` or `agent compose`: otherwise, their "
+        "inspected requests fail."
     )
