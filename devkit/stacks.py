@@ -13,7 +13,7 @@ from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet

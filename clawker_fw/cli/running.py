@@ -16,7 +16,7 @@ from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.desired import built_images
+from clawker_fw.reconcile.desired_state import built_images
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison, agents_of
 from clawker_fw.reconcile.publishing import publish_for

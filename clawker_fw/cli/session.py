@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.engine.locate import EngineLocation
     from clawker_fw.engine.port import EngineReader, EngineWriter
-    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.desired_state import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.report.text import Renderable
     from clawker_fw.rules.review import Remark

@@ -20,7 +20,7 @@ from clawker_fw.watch.trusted_settings import Steady
 
 if TYPE_CHECKING:
     from clawker_fw.model.engines import EngineFacts
-    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.desired_state import Blueprint
     from clawker_fw.stack.release import Release
 
 LOG = logging.getLogger("clawker_fw")

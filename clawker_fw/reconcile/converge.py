@@ -23,7 +23,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, apply
 from clawker_fw.reconcile.compare.live import AGENTS_SEE
-from clawker_fw.reconcile.desired import Blueprint, built_images
+from clawker_fw.reconcile.desired_state import Blueprint, built_images
 from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, settled_health, unchanged
 from clawker_fw.reconcile.one_shot import ACCEPT_FRAMES

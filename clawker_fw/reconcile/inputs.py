@@ -12,7 +12,7 @@ from clawker_fw.agents import deciding
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.private_files import state_folder
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.ruleset import injecting
 from clawker_fw.settings.files import bounded

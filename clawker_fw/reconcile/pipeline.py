@@ -31,7 +31,7 @@ from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import OF_HOST, Advice, advice, left_over, left_over_stacks
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
-from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
+from clawker_fw.reconcile.desired_state import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Expected, observe
@@ -64,10 +64,10 @@ class Comparison:
         return functools.cache(self._plan)
 
     def _plan(self, options: "ConvergeOptions") -> "Plan":
-        from clawker_fw.reconcile.plan import plan
+        from clawker_fw.reconcile.plan import make_plan
 
         options = replace(options, drain_seconds=self.blueprint.settings.drain_timeout)
-        return plan(self.observed, self.slots, self.desired_in, self.diff, options)
+        return make_plan(self.observed, self.slots, self.desired_in, self.diff, options)
 
     @property
     def failed_attempt(self) -> Attempt | None:
@@ -155,7 +155,7 @@ def compare(reader: EngineReader, blueprint: Blueprint, own_lock: str = "") -> C
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), blueprint.authorities_for(authorities_of(observed))
     desired_in = functools.partial(
-        blueprint.desired,
+        blueprint.desired_in,
         addresses,
         observed.machine,
         credentials=provision.credentials,

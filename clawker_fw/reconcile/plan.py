@@ -51,12 +51,12 @@ _LIVE_VERBS = frozenset({"claim", "commit-in-place", "release", "secrets", "see"
 """Helper commands used while the program goes on serving."""
 
 
-def plan(
-    observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], diff: Diff, options: ConvergeOptions
+def make_plan(
+    observed: Observed, slots: Slots, desired_in: Callable[[Slots], Desired], diff: Diff, options: ConvergeOptions
 ) -> Plan:
     """Return the plan that closes the difference, or the part that the options select.
 
-    `slots` are the serving ones. A replacement gets the other slot and what is `desired` there.
+    `slots` are the serving ones. A replacement gets the other slot and what is desired there (`desired_in`).
 
     Raises:
         RefusedError: if a network would have to be recreated while agents are attached.
@@ -65,8 +65,8 @@ def plan(
     if not diff.findings and not options.everything:
         return Plan(())
     if any(finding.action is Action.RECREATE_NETWORKS for finding in diff.findings):
-        return _rebuild(observed, slots, desired, diff)
-    return _Planner(observed, slots, desired, diff, options).plan()
+        return _rebuild(observed, slots, desired_in, diff)
+    return _Planner(observed, slots, desired_in, diff, options).plan()
 
 
 class _Planner:
@@ -74,18 +74,18 @@ class _Planner:
         self,
         observed: Observed,
         slots: Slots,
-        desired: Callable[[Slots], Desired],
+        desired_in: Callable[[Slots], Desired],
         diff: Diff,
         options: ConvergeOptions,
     ) -> None:
         self._observed = observed
         self._options = options
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {sibling: diff.of(sibling) for sibling in Sibling}
-        self._desired_now = desired(slots)
+        self._desired_now = desired_in(slots)
         self._made = tuple(sibling for sibling in Sibling if self._must_be_made(sibling))
         new = Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
         self._address_changes = new.envoy != slots.envoy
-        self._desired = desired(new)
+        self._desired = desired_in(new)
         self._names = {sibling: self._new_name(sibling) for sibling in self._made}
 
     def _must_be_made(self, sibling: Sibling) -> bool:
@@ -444,7 +444,7 @@ def _remove(old: ObservedSibling | ObservedRelay, heir: str = "") -> steps.Remov
     return steps.Remove(old.container.id, old.container.name, heir=heir)
 
 
-def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], diff: Diff) -> Plan:
+def _rebuild(observed: Observed, slots: Slots, desired_in: Callable[[Slots], Desired], diff: Diff) -> Plan:
     """Recreate both networks, and replace both siblings. Refused while agents are attached.
 
     Networks can't be renamed and can't overlap, so the old ones go first. The old siblings are only stopped until
@@ -461,7 +461,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
         )
     siblings = {sibling: _stopped(old) for sibling, old in observed.siblings.items()}
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
-    build = _Planner(stopped, slots, desired, diff, ConvergeOptions(replace_all=True)).plan()
+    build = _Planner(stopped, slots, desired_in, diff, ConvergeOptions(replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
     room: tuple[Stage, ...] = (
         (
@@ -482,7 +482,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
         stages=(*first, *room, *build.stages[len(first) :]),
         rollback=(
             *build.rollback,
-            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired(slots).networks.values()),
+            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired_in(slots).networks.values()),
             *(steps.CreateNetwork(spec) for spec in old_networks.values()),
             *(_put_back(old, old_networks) for old in observed.siblings.values()),
         ),

@@ -28,7 +28,7 @@ from clawker_fw.model.probes import Records
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.lock import at_work
 from clawker_fw.reconcile.pipeline import Comparison, agents_of, summary_of
 from clawker_fw.report import facts, summary, text

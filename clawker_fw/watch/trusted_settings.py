@@ -14,7 +14,7 @@ from clawker_fw.errors import SettingsError, unreadable_settings
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.observed import Observed
 from clawker_fw.reconcile import records
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 
 
 class Memory(Protocol):

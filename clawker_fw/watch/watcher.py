@@ -19,7 +19,7 @@ from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline, records
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.watch.agents import Admission, Admitted, Guard, OpenAgent, Presence, Register

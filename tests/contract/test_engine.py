@@ -16,7 +16,7 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.files import File
 from clawker_fw.model.networks import Endpoint
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.plan import creation
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.stack import image_tar, images, labels

@@ -11,7 +11,7 @@ from clawker_fw.agents.attachment import require_serving
 from clawker_fw.model.containers import Mount, Shape
 from clawker_fw.model.differences import Verdict
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, program_of
 from clawker_fw.stack.envoy.sibling import LISTENERS

@@ -17,7 +17,7 @@ from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.errors import SettingsError
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.summarize import ends_connections
 from clawker_fw.rules.observing import Observing

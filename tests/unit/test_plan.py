@@ -11,7 +11,7 @@ import pytest
 from clawker_fw.model.desired import version_of
 from clawker_fw.model.differences import Cause
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels

@@ -10,7 +10,7 @@ from clawker_fw.certificates import authority
 from clawker_fw.certificates.credentials import fingerprints
 from clawker_fw.model.containers import Mount
 from clawker_fw.model.volumes import VolumeView
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.trust_volume import trust_for
 from clawker_fw.stack import labels

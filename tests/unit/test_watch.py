@@ -20,7 +20,7 @@ from clawker_fw.model.engines import Event
 from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets.declared import SecretsFile

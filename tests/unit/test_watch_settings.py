@@ -18,7 +18,7 @@ from clawker_fw.errors import (
 from clawker_fw.model.containers import Mount
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.settings.secrets.declared import SecretsFile

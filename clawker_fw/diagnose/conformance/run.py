@@ -12,7 +12,7 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.desired import addressing
+from clawker_fw.reconcile.desired_state import addressing
 from clawker_fw.reconcile.one_shot import one_shot
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.stack import labels

@@ -17,7 +17,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.compare.rules import RuleChanges
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.report.documents import SiblingVerdict
 from clawker_fw.report.facts import unified_diff

@@ -79,9 +79,9 @@ class Blueprint:
     """Whether all of this comes from saved good settings, so that changes to files have no effect."""
 
     @cached_property
-    def desired(self) -> Callable[..., Desired]:
+    def desired_in(self) -> Callable[..., Desired]:
         """Returns the desired stack for given slots. With thousands of rules, that takes long."""
-        return functools.cache(functools.partial(desired, self))
+        return functools.cache(functools.partial(desired_state, self))
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -215,7 +215,7 @@ def slots(observed: Observed, addresses: Addressing) -> Slots:
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
 
 
-def desired(
+def desired_state(
     blueprint: Blueprint,
     addresses: Addressing,
     machine: Machine,
