@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clawker_fw.model.engines import EngineFacts, Machine
 from clawker_fw.model.stacks import Slots
-from clawker_fw.reconcile.desired import Blueprint, desired, prepare
+from clawker_fw.reconcile.desired_state import Blueprint, desired_state, prepare
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import document_of
@@ -40,7 +40,7 @@ def stages(path: Path) -> dict[str, float]:
     times.append(time.perf_counter())
     _ = Policy(rules).points
     times.append(time.perf_counter())
-    desired(Blueprint("clawker", usual, rules, release, engine), ADDRESSES, Machine(), Slots())
+    desired_state(Blueprint("clawker", usual, rules, release, engine), ADDRESSES, Machine(), Slots())
     times.append(time.perf_counter())
     names = ("parse", "validate", "compile", "render")
     took = (after - before for before, after in itertools.pairwise(times))

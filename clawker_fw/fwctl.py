@@ -1,4 +1,4 @@
-"""The client of `fwctl`, the helper in our containers: a method for each verb, a type for each answer.
+"""The client of `fwctl`, the helper in our containers: a method per verb, a type per answer.
 
 `go/cmd/fwctl/protocol.json` describes the protocol, and the tests of both sides check it. An answer in an unknown
 form is an error, never empty. Helpers of earlier releases print fewer fields, those of later ones may print more.
@@ -28,7 +28,7 @@ KEY_BYTES = 32
 PROTOCOL = 1
 """The version of the protocol. It changes when another version would be misunderstood."""
 
-NOT_TOLD = (NotFoundError, ConflictError)
+NO_ANSWER = (NotFoundError, ConflictError)
 """The errors when a helper's container is gone or does not run."""
 
 _MOST_CHARACTERS = 200
@@ -106,8 +106,8 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             f"A helper speaks protocol {protocol}, and this release knows {PROTOCOL}.",
             hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
         )
-    told = {"unhealthy": "it can't tell", **answer}
-    return _read(_PROBE, told, "A probe answered", "build", "addresses", "claimed", "network", "error")
+    fields = {"unhealthy": "it can't tell", **answer}
+    return _read(_PROBE, fields, "A probe answered", "build", "addresses", "claimed", "network", "error")
 
 
 def read_committed(answer: Mapping[str, Any]) -> Committed:
@@ -181,14 +181,14 @@ class HelperReader:
         answer = self._ask("relayed", *words)
         network = _read(TypeAdapter(tuple[str, ...]), answer, "A relay answered", of="network")
         closed = _read(TypeAdapter(tuple[int, ...]), answer, "A relay answered", of="closed")
-        return (*network, *(f"nobody listens on port {port}" for port in closed))
+        return (*network, *(f"no program listens on port {port}" for port in closed))
 
     def secrets(self, key: bytes) -> HeldSecrets:
         """Return the secrets that Envoy can inject.
 
         `key` has 32 bytes and is for this query only: with it, anybody could compare secrets.
         """
-        sent = _giving(key, None)
+        sent = _request(key, None)
         held = _read(TypeAdapter(HeldSecrets), self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
         return replace(held, key=key)
 
@@ -238,7 +238,7 @@ class Helper(HelperReader):
 
         Of both, exactly those `at_rest` are stored on disk.
         """
-        sent = _giving(key, values, keep, at_rest)
+        sent = _request(key, values, keep, at_rest)
         answers = self._run("secrets", len(sent), sent=sent)
         return _read(TypeAdapter(HeldSecrets), answers[-1], _SECRETS) if answers else HeldSecrets({})
 
@@ -273,8 +273,8 @@ class Helper(HelperReader):
         return answers
 
 
-def _giving(
+def _request(
     key: bytes, give: Mapping[str, str] | None, keep: Collection[str] = (), at_rest: Collection[str] = ()
 ) -> bytes:
-    said = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}
-    return json.dumps(said).encode()
+    request = {"key": b64encode(key).decode(), "give": give, "keep": sorted(keep), "rest": sorted(at_rest)}
+    return json.dumps(request).encode()

@@ -1,4 +1,4 @@
-"""Files that only the user can read, in the user's state folder, with a folder for each project.
+"""Files that only the user can read, in the user's state folder, with a folder per project.
 
 Files are replaced by rename, and are on disk before a write returns, so a reader or a power loss never leaves half
 a file. Processes that read and then write hold the folder's lock.
@@ -35,9 +35,9 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
 
 def make_private(folder: Path) -> None:
     """Make a folder that only the user can enter, with its parents. Raise OSError if it can't be made."""
-    for each in reversed([each for each in (folder, *folder.parents) if not each.is_dir()]):
-        each.mkdir(exist_ok=True, mode=0o700)
-        sync_folder(each.parent)
+    for path in reversed([path for path in (folder, *folder.parents) if not path.is_dir()]):
+        path.mkdir(exist_ok=True, mode=0o700)
+        sync_folder(path.parent)
     folder.chmod(0o700)
 
 

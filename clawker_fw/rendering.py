@@ -63,7 +63,9 @@ def yaml_text(text: str) -> str:
         return text
     if text.isprintable():
         return json.dumps(text, ensure_ascii=False)
-    return '"' + "".join(each if each.isalnum() else f"\\U{ord(each):08x}" for each in text) + '"'
+    return (
+        '"' + "".join(character if character.isalnum() else f"\\U{ord(character):08x}" for character in text) + '"'
+    )
 
 
 def _is_text(plain: str) -> bool:

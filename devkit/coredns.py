@@ -12,7 +12,7 @@ from typing import Any, Self
 from clawker_fw.model.stacks import Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack import coredns, policy, virtual
+from clawker_fw.stack import coredns, name_list, virtual
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit.dns import Answer, Resolver, query
@@ -93,4 +93,4 @@ def _is_read(content: bytes, status: Mapping[str, object]) -> bool:
 def document(rules: RuleSet) -> bytes:
     compiled = Policy(rules)
     numbers = virtual.assigned(compiled.opaque, virtual.Numbers(), ADDRESSING.room)
-    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), Slots())[policy.POLICY].content
+    return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), Slots())[name_list.POLICY].content

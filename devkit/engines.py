@@ -248,7 +248,7 @@ def inherited(command: list[str], setting: str) -> str:
 
 
 def machine_root(host: str) -> Path:
-    """Return the file system of an engine's machine as the engine sees it: a private one's, or this machine's."""
+    """Return the file system of a Docker host as the engine sees it: a private one's, or this machine's."""
     engine = PrivateEngine(Path(host.removeprefix("unix://")).parent)
     return engine.root if engine.init is not None else Path("/")
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Literal
 
 from docker import APIClient, errors
 from docker.types import LogConfig
@@ -27,6 +28,9 @@ KEEPALIVE = ("drive", "--kept", "--interval", "100ms")
 
 WAITING = ("https://a.test/?wait=0.01", "http://h.test/?wait=0.01")
 """Requests of RULES that take 10 ms, as long as one to a near host takes."""
+
+_TAIL = 50
+"""How many of a log's last lines are read, unless more of them are new."""
 
 KEPT_LOADS = tuple(("--kept", "--rate", str(len(WAITING) / seconds)) for seconds in (0.1, 0.2, 1, 3))
 """Open loops of requests on connections that are kept, from ten a second on each to one in three."""
@@ -73,6 +77,28 @@ class Answer:
         return str((self.last.get("error") or {}).get("kind", ""))
 
 
+class _Log:
+    """The lines of a container's log, of which only new ones are read: an origin of many attacks has thousands."""
+
+    def __init__(self) -> None:
+        self._reading = Lock()
+        self._last = b""
+        """The last line that was read, with its time."""
+        self._lines: tuple[dict[str, Any], ...] = ()
+
+    def lines(self, read: Callable[[int | Literal["all"]], bytes]) -> tuple[dict[str, Any], ...]:
+        """Return all lines. `read` returns the log's last lines, each after its time and a space."""
+        with self._reading:
+            stamped = read(_TAIL).splitlines()
+            if self._last not in stamped:
+                stamped = read("all").splitlines()
+            new = stamped[stamped.index(self._last) + 1 :] if self._last else stamped
+            if new:
+                self._last = new[-1]
+                self._lines += tuple(json.loads(line.partition(b" ")[2]) for line in new)
+            return self._lines
+
+
 @dataclass(frozen=True)
 class Peer:
     """A running container with the program."""
@@ -82,6 +108,7 @@ class Peer:
     name: str
     _idle: list[Session] = field(default_factory=list, compare=False, repr=False)
     """Sessions in the container in which no command runs. Commands at the same time need one each."""
+    _log: _Log = field(default_factory=_Log, compare=False, repr=False)
 
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
@@ -146,7 +173,9 @@ class Peer:
 
     def said(self) -> tuple[dict[str, Any], ...]:
         """Return the JSON lines that the container's own command has written so far."""
-        return tuple(map(json.loads, self.client.logs(self.container, stderr=False).splitlines()))
+        return self._log.lines(
+            lambda tail: self.client.logs(self.container, stderr=False, timestamps=True, tail=tail)
+        )
 
 
 class Peers:

@@ -13,7 +13,7 @@ from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.rules.ruleset import RuleSet
@@ -22,7 +22,7 @@ from clawker_fw.stack import images
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY, envoy_address
+from clawker_fw.stack.name_list import POLICY, envoy_address
 from clawker_fw.stack.release import Release
 from devkit.memory.engine import MemoryEngine
 from devkit.programs import machine

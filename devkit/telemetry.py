@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from clawker_fw.stack.telemetry import CONNECTION, QUERY, REQUEST
+from clawker_fw.stack.collector import CONNECTION, QUERY, REQUEST
 
 _PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "records.md"
 _KINDS = (CONNECTION, REQUEST, QUERY)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 
 from clawker_fw.model.engines import Event
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction

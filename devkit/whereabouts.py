@@ -41,7 +41,7 @@ def header_forms(token: str) -> frozenset[str]:
 
 
 class Administrator:
-    """Whoever administers the engine's machine."""
+    """Whoever administers the Docker host."""
 
     def __init__(self, host: str, docker: APIClient) -> None:
         self._docker = docker

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clawker_fw.agents.trust import TARGET, Trust
+from clawker_fw.agents.trusted_roots import TARGET, Trust
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import Mount, Shape
 from clawker_fw.model.desired import Desired
@@ -120,7 +120,7 @@ def attachment(desired: Desired, emptied: tuple[str, ...] = ()) -> Attachment:
     return Attachment(network, str(desired.service_address), emptied)
 
 
-def require_serving(project: str, observed: Observed, found: Diff) -> None:
+def require_serving(project: str, observed: Observed, diff: Diff) -> None:
     """Check that a stack confines and serves agents attached now.
 
     Tampering, an unresponsive container, or other networks than in the flags make it unfit.
@@ -132,11 +132,18 @@ def require_serving(project: str, observed: Observed, found: Diff) -> None:
         raise RefusedError(
             "not-up", f"The stack {project} is not up.", hint="Start it with `clawker-fw run`, then the agent."
         )
-    own = [each for each in found.findings if each.action not in RELAYING]  # another agent's relay does not matter
-    if obstacles := [each for each in own if each.cause is Cause.TAMPER or each.field.startswith("networks.")]:
+    own = [
+        finding for finding in diff.findings if finding.action not in RELAYING
+    ]  # another agent's relay does not matter
+    if obstacles := [
+        finding for finding in own if finding.cause is Cause.TAMPER or finding.field.startswith("networks.")
+    ]:
         raise RefusedError(
             "not-serving",
             f"The stack {project} can't take an agent now, because it differs from what clawker-fw made.",
-            context=[f"{each.sibling}: {each.layer} {each.field} ({each.cause})" for each in obstacles],
+            context=[
+                f"{obstacle.sibling}: {obstacle.layer} {obstacle.field} ({obstacle.cause})"
+                for obstacle in obstacles
+            ],
             hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it. Then start the agent.",
         )

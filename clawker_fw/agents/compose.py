@@ -29,7 +29,7 @@ class Bypassing:
 def bypassing(observed: Observed) -> Iterator[Bypassing]:
     """Yield the Compose projects that have agents, and services on a network with a way out."""
     ids = {agent.id for agent in observed.agents}
-    ways_out = {each.name for each in observed.others if not each.internal and each.driver != _NO_NETWORK}
+    ways_out = {other.name for other in observed.others if not other.internal and other.driver != _NO_NETWORK}
     containers = {container.id: container for container in observed.listing}
     inside = observed.engine.inside
     projects: dict[str, list[ContainerSummary]] = {}
@@ -62,7 +62,7 @@ def _networks(container: ContainerSummary, containers: dict[str, ContainerSummar
 def _command(project: str, services: tuple[str, ...], members: list[ContainerSummary], agents: set[str]) -> str:
     """Return a command with all of the project's files, because Compose ignores files that it does not name."""
     agents_first = sorted(members, key=lambda container: container.id not in agents)
-    files = [file for each in agents_first for file in each.labels.get(_FILES, "").split(",") if file]
+    files = [file for agent in agents_first for file in agent.labels.get(_FILES, "").split(",") if file]
     override = f"firewall-{services[0]}.yaml"
     named = dict.fromkeys([*(files or ["compose.yaml", "firewall.yaml"]), override])
     words = ["docker", "compose", "-p", project, *(word for file in named for word in ("-f", file)), "up", "-d"]

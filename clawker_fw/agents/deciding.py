@@ -39,10 +39,10 @@ def files(
     release: "Release",
 ) -> tuple[Path, ...]:
     """Return these files and folders (with all of their content), the settings first. Some may not exist."""
-    found = (
+    paths = (
         *loaded.files,
         *_named_by_settings(loaded),
-        *(_of_secrets(vault, {each.name for each in wanted}) if vault else ()),
+        *(_of_secrets(vault, {secret.name for secret in wanted}) if vault else ()),
         state_folder() / project,  # keys, and the last good settings
         Path("/etc/systemd/system"),
         platformdirs.user_config_path() / "systemd" / "user",
@@ -51,7 +51,7 @@ def files(
         release.templates,
         *_of_python(),
     )
-    return tuple(dict.fromkeys(path.absolute() for path in found))
+    return tuple(dict.fromkeys(path.absolute() for path in paths))
 
 
 def beside(loaded: "Loaded", name: str | None) -> Path | None:

@@ -121,7 +121,7 @@ def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], Sequence[str]
     """Return the options before the image by long name, and the other words. Raise UsageError for unknown ones."""
     short = "".join(letter if name in _SWITCHES else f"{letter}:" for letter, name in _SHORT.items())
     try:
-        found, left = getopt(words, short, [*_SWITCHES, *(f"{name}=" for name in _WITH_VALUE)])
+        chosen, left = getopt(words, short, [*_SWITCHES, *(f"{name}=" for name in _WITH_VALUE)])
     except GetoptError as error:
         raise UsageError(
             "agent-option",
@@ -131,7 +131,7 @@ def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], Sequence[str]
         ) from error
     given = [
         (name[2:], value) if name.startswith("--") else (_SHORT[name[1:]], value.removeprefix("="))
-        for name, value in found
+        for name, value in chosen
     ]
     return given, left
 
@@ -153,8 +153,8 @@ def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
         RefusedError: when a relay can't publish one.
     """
     ports = {_port(word) for word in words}
-    places = [(each.host, each.at) for each in ports if each.at]
-    if twice := sorted({each for each in places if places.count(each) > 1}):
+    places = [(port.host, port.at) for port in ports if port.at]
+    if twice := sorted({place for place in places if places.count(place) > 1}):
         raise UsageError("agent-option", f"{twice[0][0]}:{twice[0][1]} can't be published for two ports.")
     return tuple(sorted(ports))
 
@@ -170,7 +170,7 @@ def _port(word: str) -> PublishedPort:
     before, _, port = bare.rpartition(":")
     host, _, at = before.rpartition(":")
     numbers = [port, *([at] if at else [])]
-    valid = all(each.isascii() and each.isdigit() and 0 < int(each) <= _LARGEST for each in numbers)
+    valid = all(number.isascii() and number.isdigit() and 0 < int(number) <= _LARGEST for number in numbers)
     with suppress(AddressValueError):
         if valid:
             return PublishedPort(IPv4Address(host) if host else LOOPBACK, int(at or 0), int(port))

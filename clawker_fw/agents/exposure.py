@@ -86,20 +86,20 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
     inside = observed.engine.inside
     if not observed.engine.local and not inside:
         return ()
-    agents = {each.id for each in observed.agents}
+    agents = {agent.id for agent in observed.agents}
     mounts = [
-        (each.name, mount)
-        for each in observed.listing
-        if each.id in agents
-        for mount in (*each.mounts, *_bound(each, observed.volumes))
+        (container.name, mount)
+        for container in observed.listing
+        if container.id in agents
+        for mount in (*container.mounts, *_bound(container, observed.volumes))
         if mount.source.startswith("/") and not mount.read_only
     ]
     if not mounts:
         return ()
-    found = list(_found(mounts, files) if inside is None else _found_outside(mounts, files, inside))
-    found.sort(key=lambda exposure: not exposure.certain)
+    reached = list(_exposures_here(mounts, files) if inside is None else _exposures_outside(mounts, files, inside))
+    reached.sort(key=lambda exposure: not exposure.certain)
     first: dict[tuple[str, str, str], Exposure] = {}
-    for exposure in found:
+    for exposure in reached:
         first.setdefault((exposure.container, exposure.source, exposure.target), exposure)
     return tuple(first.values())
 
@@ -152,26 +152,28 @@ def opens_device(volume: VolumeView) -> bool:
     return kind != "tmpfs" and not is_of_network(kind)
 
 
-def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[Exposure]:
+def _exposures_here(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[Exposure]:
     for file in files:
         passed = ways(file)
         identities = {identity for way in passed if (identity := _identity(way))}
         folders = {file.absolute(), Path(_real(file))} if _is_folder(file) else set()
         for container, mount in mounts:
             named = _named_here(mount.source)
-            sources = {Path(_real(each)) for each in named}
+            sources = {Path(_real(path)) for path in named}
             within = _within(sources, folders)
-            if within or sources & passed or any(_identity(each) in identities for each in sources):
+            if within or sources & passed or any(_identity(source) in identities for source in sources):
                 certain = not named.isdisjoint(passed) or _within(named, folders)
                 yield Exposure(container, mount.source, mount.target, str(file), certain=certain)
 
 
-def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside) -> Iterator[Exposure]:
+def _exposures_outside(
+    mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside
+) -> Iterator[Exposure]:
     """Yield exposures, seen from inside a container, where links of the host can't be followed."""
     for file in files:
         place = inside.on_host(_real(file))
-        outside = [there for way in ways(file) if (there := inside.on_host(str(way)))]
-        passed = {each for there in outside for each in ways_by_name(there)}
+        outside = [host_path for way in ways(file) if (host_path := inside.on_host(str(way)))]
+        passed = {way for host_path in outside for way in ways_by_name(host_path)}
         folders = {Path(place)} if place and _is_folder(file) else set()
         for container, mount in mounts:
             source = Path(os.path.normpath(mount.source))
@@ -193,14 +195,14 @@ def _within(paths: Iterable[Path], folders: Iterable[Path]) -> bool:
 
 def ways_by_name(path: str) -> set[Path]:
     """Return a path and all folders above it, without reading links."""
-    said = Path(os.path.normpath(path))
-    return {said, *said.parents}
+    normalized = Path(os.path.normpath(path))
+    return {normalized, *normalized.parents}
 
 
 def _named_here(source: str) -> set[Path]:
     """Return the paths on this machine that a mount's source may mean."""
-    said = Path(source)
-    return {said, Path("/", said.relative_to(_SHARED))} if said.is_relative_to(_SHARED) else {said}
+    path = Path(source)
+    return {path, Path("/", path.relative_to(_SHARED))} if path.is_relative_to(_SHARED) else {path}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ class EngineWays:
     def reached_by(self, source: str) -> bool:
         """Whether a path is one of them, or a link to one. An agent may have made the link."""
         named = _named_here(source) if self.here else ()
-        return self.named_by(source) or any(self.named_by(_real(each)) for each in named)
+        return self.named_by(source) or any(self.named_by(_real(path)) for path in named)
 
 
 def engine_ways(engine: EngineFacts) -> EngineWays:
@@ -231,7 +233,7 @@ def engine_ways(engine: EngineFacts) -> EngineWays:
         return EngineWays(frozenset(way for path in known for way in ways_by_name(path)), here=False)
     here = engine.local
     own = [socket, f"{_SHARED}{socket}"] if here else []
-    paths = [Path(each) for each in (*_SOCKETS, *own, _ENGINE_FOLDER)]
+    paths = [Path(socket) for socket in (*_SOCKETS, *own, _ENGINE_FOLDER)]
     return EngineWays(frozenset(way for path in paths for way in (path, *ways(path))), here)
 
 
@@ -269,7 +271,7 @@ def _real(path: Path | str) -> str:
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return a path's device and inode, equal through any mount; None if it can't be read."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

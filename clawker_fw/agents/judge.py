@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from clawker_fw.agents import trust
+from clawker_fw.agents import trusted_roots
 from clawker_fw.agents.exposure import (
     EngineWays,
     Exposure,
@@ -26,7 +26,7 @@ from clawker_fw.model.containers import ContainerView
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.relay import publication_of
 from clawker_fw.stack.topology import GATEWAY_MODE, INHIBIT_IPV4, Addressing, network_names
 
@@ -107,7 +107,7 @@ def running_resolver(observed: Observed) -> str:
 def resolving(observed: Observed, now: float) -> Callable[[str], bool]:
     """Return whether the serving CoreDNS's rules answer a name."""
     resolver = observed.siblings.get(Sibling.COREDNS)
-    return policy.answers(resolver.files, now) if resolver else lambda _: False
+    return name_list.answers(resolver.files, now) if resolver else lambda _: False
 
 
 def judge(
@@ -124,14 +124,14 @@ def judge(
     """
     place = _Place(observed, project, resolves)
     published = {
-        each.container.labels[labels.RELAY_OF]: tuple(
-            port.removesuffix("/tcp") for port in each.container.published
+        relay.container.labels[labels.RELAY_OF]: tuple(
+            port.removesuffix("/tcp") for port in relay.container.published
         )
-        for each in observed.relays
+        for relay in observed.relays
     }
     written: dict[str, list[Exposure]] = {}
-    for each in exposures:
-        written.setdefault(each.container, []).append(each)
+    for exposure in exposures:
+        written.setdefault(exposure.container, []).append(exposure)
     return tuple(
         Agent(
             id=view.id,
@@ -145,7 +145,7 @@ def judge(
                 *_granted(view),
                 *_host_addresses(view, place),
                 *_chosen_addresses(view, place),
-                *_told_elsewhere(view, place),
+                *_leaks(view, place),
                 *_labels(view, place),
             ),
             published=published.get(view.id, ()),
@@ -158,22 +158,22 @@ def _openings(
     view: ContainerView, place: "_Place", ways: EngineWays, written: Mapping[str, Iterable[Exposure]]
 ) -> Iterator[Opening]:
     """Yield an agent's bypasses, and those of agents whose processes it sees, because it can control these."""
-    processes = chain(view, lambda each: each.shape.pid_mode, place.known)
-    for each in (view, *(found for found in processes.passed if found.id in place.agents)):
-        yield from _network(each, place)
-        yield from _own_addresses(each, place)
-        yield from _privileges(each)
-        yield from _mounts(each, place, ways, written.get(each.name, ()))
-        yield from _names(each, place)
+    processes = chain(view, lambda container: container.shape.pid_mode, place.known)
+    for container in (view, *(container for container in processes.passed if container.id in place.agents)):
+        yield from _network(container, place)
+        yield from _own_addresses(container, place)
+        yield from _privileges(container)
+        yield from _mounts(container, place, ways, written.get(container.name, ()))
+        yield from _names(container, place)
     yield from _processes(processes, place)
-    for each in _memory(view, place).passed:
-        if each.id in place.siblings:
-            yield Opening("sibling-memory", f"it shares memory with {each.name}, a part of the firewall")
+    for container in _memory(view, place).passed:
+        if container.id in place.siblings:
+            yield Opening("sibling-memory", f"it shares memory with {container.name}, a part of the firewall")
 
 
-def verdict(found: Verdict, agents: Iterable[Agent]) -> Verdict:
+def verdict(verdict: Verdict, agents: Iterable[Agent]) -> Verdict:
     """Return the verdict on a stack: `open` if any agent is open, otherwise its own verdict."""
-    return Verdict.OPEN if any(each.openings for each in agents) else found
+    return Verdict.OPEN if any(agent.openings for agent in agents) else verdict
 
 
 class _Place:
@@ -182,18 +182,18 @@ class _Place:
     def __init__(self, observed: Observed, project: str, resolves: Callable[[str], bool]) -> None:
         """`resolves` is whether the rules allow a name."""
         siblings = (
-            *(each.container for each in (*observed.siblings.values(), *observed.leftovers)),
-            *(each.container for each in observed.relays),
+            *(sibling.container for sibling in (*observed.siblings.values(), *observed.leftovers)),
+            *(relay.container for relay in observed.relays),
         )
         network = observed.networks.get(Role.AGENTS)
         subnet = observed.agents_subnet
         self.own = network_names(project)[Role.AGENTS]
         self.resolver = running_resolver(observed)
-        self.others = {each.name: each for each in observed.others}
-        self.agents = {each.id: each for each in observed.agents}
+        self.others = {other.name: other for other in observed.others}
+        self.agents = {agent.id: agent for agent in observed.agents}
         self.joined = observed.joined
-        self.siblings = {each.id: each.name for each in siblings}
-        self.files = {volume: each.name for each in siblings for volume in each.volumes.values()}
+        self.siblings = {sibling.id: sibling.name for sibling in siblings}
+        self.files = {volume: sibling.name for sibling in siblings for volume in sibling.volumes.values()}
         """The volumes of our containers, with the containers' names."""
         self.volumes = observed.volumes
         self.known = (*observed.agents, *siblings, *observed.companions)
@@ -201,14 +201,16 @@ class _Place:
         self.range = network.ip_range if network else None
         """The range from which the engine assigns addresses."""
         self.hardware = {
-            endpoint.hardware: each.name
-            for each in observed.listing
-            if each.id in self.siblings
-            for endpoint in each.networks.values()
+            endpoint.hardware: container.name
+            for container in observed.listing
+            if container.id in self.siblings
+            for endpoint in container.networks.values()
             if endpoint.hardware
         }
         self.trial = observed.trial.id if observed.trial else ""
-        self.publishers = {each.id for each in observed.agents if subnet and publication_of(each, project, subnet)}
+        self.publishers = {
+            agent.id for agent in observed.agents if subnet and publication_of(agent, project, subnet)
+        }
         """The agents that publish ports: their address is the one that our label on them implies."""
 
     def has_our_address(self, view: ContainerView) -> bool:
@@ -262,8 +264,8 @@ def _is_outside(address: str, assigned: IPv4Network) -> bool:
 
 def _chosen_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield a warning for requested addresses, which other agents may have had or expect."""
-    if (found := view.requested.get(place.own)) and not place.has_our_address(view):
-        yield Opening("address", f"the engine did not choose its address, {', '.join(found)}")
+    if (addresses := view.requested.get(place.own)) and not place.has_our_address(view):
+        yield Opening("address", f"the engine did not choose its address, {', '.join(addresses)}")
 
 
 def _privileges(view: ContainerView) -> Iterator[Opening]:
@@ -273,7 +275,11 @@ def _privileges(view: ContainerView) -> Iterator[Opening]:
     if escapes := sorted(_ESCAPES & set(shape.capabilities_added)):
         yield Opening("capability", f"it has {', '.join(escapes)}")
     # A CDI request by name grants whatever a file on the host defines.
-    named = (each for each in shape.device_requests if json.loads(each).get("Driver") == "cdi")
+    named = (
+        device_request
+        for device_request in shape.device_requests
+        if json.loads(device_request).get("Driver") == "cdi"
+    )
     devices = (*shape.devices, *shape.device_rules, *named)
     if devices:
         yield Opening("device", f"it has devices of the host, {', '.join(devices)}")
@@ -281,21 +287,23 @@ def _privileges(view: ContainerView) -> Iterator[Opening]:
         yield Opening("system-paths", "the host's kernel settings are open to it")
 
 
-def _processes(found: Chain, place: _Place) -> Iterator[Opening]:
+def _processes(chain: Chain, place: _Place) -> Iterator[Opening]:
     """Yield bypasses by visible processes, because an agent can control these."""
-    if found.host:
+    if chain.host:
         yield Opening("host-pid", "it sees the processes of the host")
-    for each in found.passed:
-        if each.id in place.siblings:
-            yield Opening("sibling-processes", f"it sees the processes of {each.name}, a part of the firewall")
-        elif each.id not in place.agents:
-            yield Opening("processes", f"it sees the processes of {each.name}, which is no agent")
-    if found.unknown:
-        yield Opening("processes", f"it sees the processes of {found.unknown}, which is not known")
+    for container in chain.passed:
+        if container.id in place.siblings:
+            yield Opening(
+                "sibling-processes", f"it sees the processes of {container.name}, a part of the firewall"
+            )
+        elif container.id not in place.agents:
+            yield Opening("processes", f"it sees the processes of {container.name}, which is not an agent")
+    if chain.unknown:
+        yield Opening("processes", f"it sees the processes of {chain.unknown}, which is not known")
 
 
 def _memory(view: ContainerView, place: _Place) -> Chain:
-    return chain(view, lambda each: each.shape.ipc_mode, place.known)
+    return chain(view, lambda container: container.shape.ipc_mode, place.known)
 
 
 def _names(view: ContainerView, place: _Place) -> Iterator[Opening]:
@@ -309,13 +317,15 @@ def _names(view: ContainerView, place: _Place) -> Iterator[Opening]:
 def _mounts(
     view: ContainerView, place: _Place, ways: EngineWays, exposures: Iterable[Exposure]
 ) -> Iterator[Opening]:
-    for sibling in dict.fromkeys(place.files[each] for each in view.volumes.values() if each in place.files):
+    for sibling in dict.fromkeys(place.files[volume] for volume in view.volumes.values() if volume in place.files):
         yield Opening("sibling-files", f"it has the files of {sibling}, a part of the firewall")
-    for target in trust.writable(view.shape.mounts, place.volumes):
+    for target in trusted_roots.writable(view.shape.mounts, place.volumes):
         yield Opening("trust", f"it can write what agents trust, through {target}")
     yield from _host_folders(view, place, ways)
-    for each in exposures:
-        yield Opening("settings", f"it can write {each.file}, through {each.target}", certain=each.certain)
+    for exposure in exposures:
+        yield Opening(
+            "settings", f"it can write {exposure.file}, through {exposure.target}", certain=exposure.certain
+        )
 
 
 def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Iterator[Opening]:
@@ -368,12 +378,12 @@ def _is_about_ipv6(name: str) -> bool:
 def _labels(view: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield a warning for labels with our prefix. They make nothing ours, but mislead people."""
     ours = {labels.PUBLISHES} if view.id in place.publishers else set()
-    if view.id != place.trial and any(each.startswith(labels.PREFIX) for each in {*view.labels} - ours):
+    if view.id != place.trial and any(label.startswith(labels.PREFIX) for label in {*view.labels} - ours):
         yield Opening("labels", f"it has labels that begin with {labels.PREFIX}, like a part of the firewall")
 
 
 def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield a warning for each internal network on which the host has an address."""
+    """Yield a warning per internal network on which the host has an address."""
     view = place.owner(joining) or joining
     for name in sorted((set(view.connected) & set(place.others)) - {place.own}):
         network = place.others[name]
@@ -383,8 +393,8 @@ def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
             )
 
 
-def _told_elsewhere(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield a warning for each way in which an agent's output, files or memory get elsewhere."""
+def _leaks(view: ContainerView, place: _Place) -> Iterator[Opening]:
+    """Yield a warning per way in which an agent's output, files or memory get elsewhere."""
     if not view.shape.privileged and _UNFILTERED & set(view.shape.security_options):
         yield Opening(
             "seccomp", "without a seccomp profile it can open sockets that no network confines (AF_VSOCK)"
@@ -399,6 +409,8 @@ def _told_elsewhere(view: ContainerView, place: _Place) -> Iterator[Opening]:
         elif is_of_network(kind):
             yield Opening("volume", f"what it writes to the volume {name} is sent over {kind}")
     memory = _memory(view, place)
-    strangers = [each.name for each in memory.passed if each.id not in {*place.agents, *place.siblings}]
-    for each in filter(None, ("the host" if memory.host else "", *strangers, memory.unknown)):
-        yield Opening("shared-memory", f"it shares memory with programs of {each}")
+    strangers = [
+        container.name for container in memory.passed if container.id not in {*place.agents, *place.siblings}
+    ]
+    for sharer in filter(None, ("the host" if memory.host else "", *strangers, memory.unknown)):
+        yield Opening("shared-memory", f"it shares memory with programs of {sharer}")

@@ -57,7 +57,7 @@ def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
     replacements reuse them. CoreDNS's own queries come from the service address.
     """
     names: dict[str, str] = {}
-    for addressing in (Addressing(each, each) for each in subnets):
+    for addressing in (Addressing(subnet, subnet) for subnet in subnets):
         for slot in (0, 1):
             names[str(addressing.envoy(slot))] = f"{project}-{Sibling.ENVOY}"
             names[str(addressing.coredns(slot))] = f"{project}-{Sibling.COREDNS}"
@@ -92,7 +92,7 @@ class AgentNames:
         self._stack = f"{engine} {project}"
         self._seen = _read(self._stack)
         self._having = _by_address(self._seen)
-        self._there: dict[str, _Seen] = {}
+        self._present: dict[str, _Seen] = {}
         """The agents of the last `look` by address. They hold their addresses until the next one."""
 
     def is_own(self, address: str) -> bool:
@@ -105,10 +105,10 @@ class AgentNames:
 
     def look(self, agents: Mapping[str, Attached], now: float) -> None:
         """Record the agents that have addresses now."""
-        for each in self._seen:  # the clock may have been ahead and set back
-            each.first, each.last = min(each.first, now), min(each.last, now)
-        latest = {each.address: each for each in self._seen}
-        self._there = {}
+        for entry in self._seen:  # the clock may have been ahead and set back
+            entry.first, entry.last = min(entry.first, now), min(entry.last, now)
+        latest = {entry.address: entry for entry in self._seen}
+        self._present = {}
         for address, (name, started, since_start) in agents.items():
             known = latest.get(address)
             if known and known.name == name and started <= known.last:
@@ -117,8 +117,8 @@ class AgentNames:
                 first = started if since_start else now
                 known = _Seen(address, name, max(first, known.last) if known else first, now)
                 self._seen.append(known)
-            self._there[address] = known
-        self._seen = sorted(self._seen, key=lambda each: each.last)[-_MOST_REMEMBERED:]
+            self._present[address] = known
+        self._seen = sorted(self._seen, key=lambda entry: entry.last)[-_MOST_REMEMBERED:]
         self._having = _by_address(self._seen)
         if self._keeps:
             _write(self._stack, self._seen)
@@ -126,33 +126,33 @@ class AgentNames:
     @property
     def known(self) -> frozenset[str]:
         """The names of all known agents and firewall containers, also of agents that are gone."""
-        return frozenset({*self._own.values(), *(each.name for each in self._seen)})
+        return frozenset({*self._own.values(), *(entry.name for entry in self._seen)})
 
     def of(self, address: str, moment: str) -> str:
         """Return the agent that had an address at a time (RFC 3339), or "" if unknown."""
         if address in self._own:
             return self._own[address]
         when = datetime.fromisoformat(moment).timestamp()
-        there = self._there.get(address)
+        present = self._present.get(address)
         then = (
-            each.name
-            for each in self._having.get(address, ())
-            if each.first <= when and (each.last >= when or each is there)
+            entry.name
+            for entry in self._having.get(address, ())
+            if entry.first <= when and (entry.last >= when or entry is present)
         )
         return next(then, "")
 
 
 def _by_address(seen: Iterable[_Seen]) -> dict[str, list[_Seen]]:
     """Return the holders of each address in order of time, for fast lookups of many refusals."""
-    found: defaultdict[str, list[_Seen]] = defaultdict(list)
-    for each in sorted(seen, key=lambda each: each.first):
-        found[each.address].append(each)
-    return found
+    by_address: defaultdict[str, list[_Seen]] = defaultdict(list)
+    for entry in sorted(seen, key=lambda entry: entry.first):
+        by_address[entry.address].append(entry)
+    return by_address
 
 
 def _read(stack: str) -> list[_Seen]:
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        return [_Seen(**each) for each in json.loads(remembered_at().read_bytes()).get(stack, [])]
+        return [_Seen(**fields) for fields in json.loads(remembered_at().read_bytes()).get(stack, [])]
     return []
 
 
@@ -161,7 +161,7 @@ def _write(stack: str, seen: list[_Seen]) -> None:
     whole: Any = {}
     with suppress(OSError, ValueError):
         whole = json.loads(path.read_bytes())
-    whole = {**(whole if isinstance(whole, dict) else {}), stack: [asdict(each) for each in seen]}
+    whole = {**(whole if isinstance(whole, dict) else {}), stack: [asdict(entry) for entry in seen]}
     whole = {name: those for name, those in whole.items() if those}
     with suppress(OSError):
         if not whole:

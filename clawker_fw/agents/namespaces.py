@@ -53,9 +53,9 @@ def chain(view: ContainerView, mode: Callable[[ContainerView], str], known: Iter
     """Follow a container's namespace to its owner. `mode` returns a container's own setting."""
     candidates, passed, at = tuple(known), [view], view
     while word := joined_by(mode(at)):
-        found = next((each for each in candidates if matches(each, word)), None)
-        if found is None or found in passed:
+        container = next((candidate for candidate in candidates if matches(candidate, word)), None)
+        if container is None or container in passed:
             return Chain(tuple(passed[1:]), host=False, unknown=word)
-        passed.append(found)
-        at = found
+        passed.append(container)
+        at = container
     return Chain(tuple(passed[1:]), host=mode(at) == HOST, unknown="")

@@ -35,7 +35,7 @@ INTERMEDIATE_LIFE = timedelta(days=30)
 ANNOUNCED = timedelta(days=7)
 """How long agents must have had a new root before it signs."""
 
-MOST_NAMES, MOST_OCTETS = 300, 24 << 10
+MOST_NAMES, MOST_BYTES = 300, 24 << 10
 """An intermediate's limits: the number of names, and their bytes in the certificate."""
 
 _AROUND_A_NAME = 6
@@ -85,9 +85,9 @@ def _above(name: str) -> Iterator[str]:
 
 def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[bytes, str]]]:
     octets = sum(_AROUND_A_NAME + len(name) for _, name in hashed)
-    if len(hashed) > MOST_NAMES or octets > MOST_OCTETS:
+    if len(hashed) > MOST_NAMES or octets > MOST_BYTES:
         for value in (0, 1):
-            half = [each for each in hashed if each[0][bit // 8] >> (7 - bit % 8) & 1 == value]
+            half = [entry for entry in hashed if entry[0][bit // 8] >> (7 - bit % 8) & 1 == value]
             yield from _divided(half, bit + 1)
     elif hashed:
         yield hashed
@@ -134,12 +134,12 @@ def _constraints(names: Iterable[str]) -> x509.NameConstraints:
 
 def read_root(pair: Pair) -> Issuer:
     """Return a root with the data of its certificate. Raise ValueError if it can't be read."""
-    found = x509.load_pem_x509_certificate(pair.certificate)
-    return Issuer(pair, *life_of(found), _fingerprint(found))
+    certificate = x509.load_pem_x509_certificate(pair.certificate)
+    return Issuer(pair, *life_of(certificate), _fingerprint(certificate))
 
 
-def _fingerprint(found: x509.Certificate) -> str:
-    return found.fingerprint(SHA256()).hex()
+def _fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(SHA256()).hex()
 
 
 def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
@@ -147,8 +147,8 @@ def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
 
     It must have its key and not have expired.
     """
-    able = sorted((each for each in roots if each.pair.key and now < each.ends), key=lambda each: each.made)
-    announced = [each for each in able if now >= each.made + ANNOUNCED.total_seconds()]
+    able = sorted((root for root in roots if root.pair.key and now < root.ends), key=lambda root: root.made)
+    announced = [issuer for issuer in able if now >= issuer.made + ANNOUNCED.total_seconds()]
     return announced[-1] if announced else next(iter(able), None)
 
 
@@ -158,36 +158,36 @@ def trusted(roots: Sequence[Issuer], now: float) -> list[Issuer]:
     A former root stays while an intermediate that it signed may be in use.
     """
     longest = (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
-    superseded = next((each.made for each in newest_first(roots) if now >= each.made + longest), -math.inf)
-    return [each for each in newest_first(roots) if each.made >= superseded and now < each.ends]
+    superseded = next((issuer.made for issuer in newest_first(roots) if now >= issuer.made + longest), -math.inf)
+    return [issuer for issuer in newest_first(roots) if issuer.made >= superseded and now < issuer.ends]
 
 
 def newest_first(roots: Iterable[Issuer]) -> list[Issuer]:
     """Return roots in the order of their creation, the newest first."""
-    return sorted(roots, key=lambda each: each.made, reverse=True)
+    return sorted(roots, key=lambda root: root.made, reverse=True)
 
 
 def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
     """Verify an intermediate under one of the roots at any time. Raise ValueError with the reason if it fails."""
     try:
-        found = fitting(pair)[0]
-        basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
+        certificate = fitting(pair)[0]
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
         if not basic.critical or basic.value != x509.BasicConstraints(ca=True, path_length=0):
-            raise ValueError("it is no authority for certificates of servers alone")
-        constraints = found.extensions.get_extension_for_class(x509.NameConstraints)
-        names = [str(each.value) for each in constraints.value.permitted_subtrees or ()]
+            raise ValueError("it is not a CA for server certificates only")
+        constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints)
+        names = [str(subtree.value) for subtree in constraints.value.permitted_subtrees or ()]
         if not names or not constraints.critical or constraints.value != _constraints(names):
             raise ValueError("it is not constrained to names")
     except UNUSABLE as error:
         raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
-    if not any(_is_issued_by(found, root) for root in roots):
+    if not any(_is_issued_by(certificate, root) for root in roots):
         raise ValueError("it is from a root that is not trusted")
-    return Issuer(pair, *life_of(found), _fingerprint(found), tuple(sorted(names)))
+    return Issuer(pair, *life_of(certificate), _fingerprint(certificate), tuple(sorted(names)))
 
 
-def _is_issued_by(found: x509.Certificate, root: Issuer) -> bool:
+def _is_issued_by(certificate: x509.Certificate, root: Issuer) -> bool:
     try:
-        found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
     except UNUSABLE:
         return False
     return True

@@ -98,7 +98,7 @@ NO_AUTHORITIES = Authorities()
 
 @dataclass(frozen=True, slots=True)
 class Provided(Authorities):
-    """The authorities that a stack should have. Times are in seconds since 1970.
+    """The CAs that a stack should have. Times are in seconds since 1970.
 
     `reason` says why names lack an intermediate, or why one is not renewed. `renewed_at` is the next renewal of an
     intermediate. `root_ends` is when the signing root expires, and `root_due` whether the user should rotate it.
@@ -162,13 +162,13 @@ _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE---
 
 def certificates_in(pem: bytes) -> list[bytes]:
     """Return the unparsed certificates (DER) in a PEM, without its other content."""
-    found = []
+    certificates = []
     for block in _BLOCK.finditer(pem):
         with suppress(binascii.Error):
-            found.append(binascii.a2b_base64(block[1]))
-    return found
+            certificates.append(binascii.a2b_base64(block[1]))
+    return certificates
 
 
 def fingerprints(pem: bytes) -> tuple[str, ...]:
     """Return the fingerprints (SHA-256, in hexadecimal) of the certificates in a PEM."""
-    return tuple(hashlib.sha256(each).hexdigest() for each in certificates_in(pem))
+    return tuple(hashlib.sha256(certificate).hexdigest() for certificate in certificates_in(pem))

@@ -78,24 +78,24 @@ class TelemetryStore(_Store):
         """Return the credentials for a stack, newly minted if they are missing or due. Never raises."""
         now = self.clock()
         live = x509.judge(running.credentials) if running.credentials else Judgement("nothing is live")
-        found = replace(self._provided(now, running, live), live=live.unusable(now))
-        if found.credentials is None:
-            return found
-        return replace(found, due=tuple(self._due(now, x509.judge(found.credentials), running.collector)))
+        provision = replace(self._provided(now, running, live), live=live.unusable(now))
+        if provision.credentials is None:
+            return provision
+        return replace(provision, due=tuple(self._due(now, x509.judge(provision.credentials), running.collector)))
 
     def _due(self, now: float, judged: Judgement, collector: Certificate | None) -> Iterator[str]:
-        """Yield a sentence for each thing that only the user can renew in time."""
+        """Yield a sentence per thing that only the user can renew in time."""
         ends = judged.authority_ends
         if not judged.problem and is_due(now, judged.issued[0], ends):
             how = "replace it in `otel.certs_dir`" if self.own else "run `clawker-fw certs rotate --authority`"
             then = f"{_EXPORT}, then run `clawker-fw run`"
-            yield f"The authority of telemetry's certificates is valid until {rfc3339(ends)}: {how}, {then}."
+            yield f"The CA of telemetry's certificates is valid until {rfc3339(ends)}: {how}, {then}."
         if collector and is_due(now, collector.begins, collector.ends):
             yield f"The collector's certificate is valid until {rfc3339(collector.ends)}: {_EXPORT}."
 
     @property
     def _signs(self) -> bool:
-        """Whether the authority's key is expected here. Reading an unreadable folder says why it is not."""
+        """Whether the CA's key is expected here. Reading an unreadable folder says why it is not."""
         try:
             return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
         except PermissionError:
@@ -105,27 +105,27 @@ class TelemetryStore(_Store):
         """Return the newest credentials that are valid. `live` is what is true of those that are running."""
         alive = running.credentials
         try:
-            found = self._local(now, may_found=not running.any)
+            provision = self._local(now, may_create=not running.any)
         except (OSError, ValueError) as error:
-            found = Provision(reason=sentence(error))
-        here = x509.judge(found.credentials) if found.credentials else Judgement(found.reason)
+            provision = Provision(reason=sentence(error))
+        here = x509.judge(provision.credentials) if provision.credentials else Judgement(provision.reason)
         unusable = here.unusable(now, LEAD_SECONDS)
-        reason = "; ".join(dict.fromkeys(each for each in (unusable, found.reason) if each))
-        if alive and not live.unusable(now) and alive != found.credentials:
+        reason = "; ".join(dict.fromkeys(problem for problem in (unusable, provision.reason) if problem))
+        if alive and not live.unusable(now) and alive != provision.credentials:
             if unusable:
                 return Provision(alive, f"{reason}; what is live is kept until it expires")
             if self.own is None and live.issued > here.issued:
                 return Provision(alive)
         if unusable:
             return Provision(reason=reason)
-        return found
+        return provision
 
-    def _local(self, now: float, *, may_found: bool) -> Provision:
-        """Return what is kept here, renewed if it is due. `may_found` allows a new authority."""
+    def _local(self, now: float, *, may_create: bool) -> Provision:
+        """Return the certificates that are kept here, renewed if due. `may_create` allows a new CA."""
         if self.own is not None and not self._signs:
             return Provision(self._read(self.own, self.own))
         with locked(self.folder, writing=self.keeps):
-            authority = self._authority(now, may_found=may_found)
+            authority = self._authority(now, may_create=may_create)
             kept: Credentials | None = None
             with suppress(FileNotFoundError):
                 kept = self._read(self.own or self.folder, self.folder)
@@ -140,26 +140,26 @@ class TelemetryStore(_Store):
                 return Provision(kept, f"the certificates can't be renewed: {sentence(error)}")
 
     def _renewed(self, authority: Pair, now: float) -> Provision:
-        pairs = {each: x509.mint_client(authority, self.project, each, now) for each in Sibling}
+        pairs = {sibling: x509.mint_client(authority, self.project, sibling, now) for sibling in Sibling}
         minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
         judged = x509.judge(minted)
-        if judged.problem:  # the authority's key and certificate don't fit: what is kept may be valid yet
+        if judged.problem:  # the CA's key and certificate don't fit, but kept certificates may still be valid
             raise ValueError(judged.problem)
         for sibling, pair in pairs.items():
             self._keep(sibling.value, pair)
         return Provision(minted, renewed_at=judged.renewed_at)
 
-    def _authority(self, now: float, *, may_found: bool) -> Pair:
-        """Return the authority. Its certificate may be followed by those that are also trusted."""
+    def _authority(self, now: float, *, may_create: bool) -> Pair:
+        """Return the CA. Its certificate may be followed by others that are also trusted."""
         folder = self.own or self.folder
         try:
             return _read_pair(folder, AUTHORITY)
         except FileNotFoundError:
             if self.own is not None or (folder / f"{AUTHORITY}.crt").exists():
                 raise
-            if not may_found:
+            if not may_create:
                 raise OSError(
-                    f"{folder} has no authority: it is on another machine, belongs to another user, or has not "
+                    f"{folder} has no CA: it is on another machine, belongs to another user, or has not "
                     "been made yet"
                 ) from None
         founded = x509.mint_authority(self.project, now)
@@ -167,7 +167,7 @@ class TelemetryStore(_Store):
         return founded
 
     def rotate(self, *, authority: bool) -> None:
-        """Renew the siblings' certificates now, or found a new authority. The former one stays trusted.
+        """Renew the siblings' certificates now, or create a new CA. The former one stays trusted.
 
         Raises:
             OSError, ValueError: when that is impossible.
@@ -175,7 +175,7 @@ class TelemetryStore(_Store):
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             if not authority:
-                self._renewed(self._authority(now, may_found=False), now)
+                self._renewed(self._authority(now, may_create=False), now)
                 return
             founded = x509.mint_authority(self.project, now)
             with suppress(FileNotFoundError, ValueError):  # one that is not here, or damaged, is trusted no more
@@ -187,14 +187,14 @@ class TelemetryStore(_Store):
             self._renewed(founded, now)
 
     def export(self, host: str, folder: Path) -> tuple[bytes, Pair]:
-        """Write what the collector at a host needs into a folder: the authorities that it trusts, and a new pair.
+        """Write what the collector at a host needs into a folder: the CAs that it trusts, and a new pair.
 
         Raises:
             OSError, ValueError: when it can't be made here, or not be written.
         """
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
-            authority = self._authority(now, may_found=False)
+            authority = self._authority(now, may_create=False)
             pair = x509.mint_server(authority, host, now)
             self._keep(COLLECTOR, pair)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -205,17 +205,17 @@ class TelemetryStore(_Store):
 
     def kept(self) -> dict[str, tuple[Path, bytes]]:
         """Return the certificates that are kept here, without keys: by name, the path and the content."""
-        found: dict[str, tuple[Path, bytes]] = {}
+        files: dict[str, tuple[Path, bytes]] = {}
         for name in (AUTHORITY, *Sibling, COLLECTOR):
             for folder in (self.folder, *([self.own] if self.own else [])):
                 path = folder / f"{name}.crt"
                 with suppress(OSError):
-                    found[str(name)] = path, path.read_bytes()
-        return found
+                    files[str(name)] = path, path.read_bytes()
+        return files
 
     def _read(self, trust: Path, pairs: Path) -> Credentials:
         authority = (trust / f"{AUTHORITY}.crt").read_bytes()
-        envoy, coredns = (_read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS))
+        envoy, coredns = (_read_pair(pairs, sibling.value) for sibling in (Sibling.ENVOY, Sibling.COREDNS))
         return Credentials(authority, envoy, coredns)
 
 
@@ -238,7 +238,7 @@ class InspectionStore(_Store):
         roots: list[Issuer] = []
         try:
             with locked(self.folder, writing=self.keeps):
-                roots = self._roots(now, may_found=not live.intermediates)
+                roots = self._roots(now, may_create=not live.intermediates)
         except (OSError, ValueError) as error:
             problem = sentence(error)
         root = authority.signing(roots, now)
@@ -258,18 +258,18 @@ class InspectionStore(_Store):
     def _provided(
         self, shares: list[tuple[str, ...]], root: Issuer, roots: list[Issuer], live: Authorities
     ) -> Provided:
-        """Return an intermediate for each share: the one that there is, or a new one."""
+        """Return an intermediate per share: the one that there is, or a new one."""
         now = self.clock()
-        known = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda each: each.ends)
-        newest = {each.names: each for each in known}
+        known = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda issuer: issuer.ends)
+        newest = {issuer.names: issuer for issuer in known}
         for share in shares:
             if share not in newest or now >= newest[share].renewed_at:
                 pair = authority.mint_intermediate(root.pair, self.project, share, now)
                 newest[share] = authority.judge(pair, [root])
-        found = [newest[share] for share in shares]
-        self._minted[:] = [each.pair for each in found if each.pair not in live.intermediates]
+        issuers = [newest[share] for share in shares]
+        self._minted[:] = [issuer.pair for issuer in issuers if issuer.pair not in live.intermediates]
         due = is_due(now, root.begins, root.ends)
-        return replace(_stated(bundle(roots), found), root_ends=root.ends, root_due=due)
+        return replace(_stated(bundle(roots), issuers), root_ends=root.ends, root_due=due)
 
     def kept(self) -> dict[Path, Issuer]:
         """Return the roots that are kept here, by the files with their certificates, the newest first.
@@ -278,7 +278,7 @@ class InspectionStore(_Store):
             OSError, ValueError: when they can't be read.
         """
         with locked(self.folder, writing=False):
-            return {self.folder / f"{_name(each)}.crt": each for each in newest_first(self._kept())}
+            return {self.folder / f"{_name(issuer)}.crt": issuer for issuer in newest_first(self._kept())}
 
     def rotate(self, *, at_once: bool = False) -> None:
         """Make a new root. What was signed under the former one remains trusted, unless it is to go at once.
@@ -291,58 +291,58 @@ class InspectionStore(_Store):
         now = self.clock()
         with locked(self.folder, writing=True):
             former = self._kept()
-            self._found(now)
-            for each in former if at_once else ():
-                self._remove(each)
+            self._create(now)
+            for issuer in former if at_once else ():
+                self._remove(issuer)
 
-    def _roots(self, now: float, *, may_found: bool) -> list[Issuer]:
+    def _roots(self, now: float, *, may_create: bool) -> list[Issuer]:
         """Return the roots that agents have to trust, the newest first, and forget all others."""
-        found = self._kept()
-        trusted = authority.trusted(found, now)
-        if not trusted and may_found:
-            trusted = [self._found(now)]
+        issuers = self._kept()
+        trusted = authority.trusted(issuers, now)
+        if not trusted and may_create:
+            trusted = [self._create(now)]
         if self.keeps:
-            for each in found:
-                if each not in trusted:
-                    self._remove(each)
+            for issuer in issuers:
+                if issuer not in trusted:
+                    self._remove(issuer)
         return trusted
 
     def _kept(self) -> list[Issuer]:
-        found = [authority.read_root(each) for each in self._founded]
+        issuers = [authority.read_root(pair) for pair in self._founded]
         for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
             key = path.with_suffix(".key")
             pair = Pair(path.read_bytes(), key.read_bytes() if key.exists() else b"")
             damaged = path
             try:
-                found.append(authority.read_root(pair))
+                issuers.append(authority.read_root(pair))
                 damaged = key
                 if key.exists():
                     x509.fitting(pair)
             except x509.UNUSABLE:
                 raise ValueError(f"{damaged} is damaged: {_REPLACE}") from None
-        return found
+        return issuers
 
-    def _found(self, now: float) -> Issuer:
+    def _create(self, now: float) -> Issuer:
         pair = authority.mint_root(self.project, now)
-        found = authority.read_root(pair)
-        self._keep(_name(found), pair)
+        issuer = authority.read_root(pair)
+        self._keep(_name(issuer), pair)
         if not self.keeps:
             self._founded.append(pair)
-        return found
+        return issuer
 
     def _remove(self, root: Issuer) -> None:
         for kind in ("key", "crt"):
             (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
 
 
-def _stated(trust: bytes, found: Sequence[Issuer], reason: str = "") -> Provided:
-    renewed_at = min((each.renewed_at for each in found), default=None)
-    return Provided(trust, tuple(each.pair for each in found), reason, renewed_at)
+def _stated(trust: bytes, issuers: Sequence[Issuer], reason: str = "") -> Provided:
+    renewed_at = min((issuer.renewed_at for issuer in issuers), default=None)
+    return Provided(trust, tuple(issuer.pair for issuer in issuers), reason, renewed_at)
 
 
 def bundle(roots: Iterable[Issuer]) -> bytes:
     """Return the certificates of roots as PEM, the newest first."""
-    return b"".join(each.pair.certificate for each in newest_first(roots))
+    return b"".join(issuer.pair.certificate for issuer in newest_first(roots))
 
 
 def _name(root: Issuer) -> str:
@@ -352,9 +352,9 @@ def _name(root: Issuer) -> str:
 def _usable(pairs: Iterable[Pair], roots: Sequence[Issuer], now: float) -> Iterator[Issuer]:
     for pair in pairs:
         with suppress(ValueError):
-            found = authority.judge(pair, roots)
-            if found.begins <= now < found.ends:
-                yield found
+            issuer = authority.judge(pair, roots)
+            if issuer.begins <= now < issuer.ends:
+                yield issuer
 
 
 def roots_in(trust: bytes) -> Iterator[Issuer]:

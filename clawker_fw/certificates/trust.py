@@ -38,18 +38,18 @@ def files(added: bytes, public: bytes, folder: str) -> Mapping[str, bytes]:
 
 def _read(*texts: bytes) -> list[x509.Certificate]:
     """Return each readable certificate once. An unreadable one would make some programs reject the file."""
-    found = []
+    certificates = []
     with warnings.catch_warnings(action="ignore"):  # old CAs violate current rules
-        for each in dict.fromkeys(each for text in texts for each in certificates_in(text)):
+        for der in dict.fromkeys(der for text in texts for der in certificates_in(text)):
             try:
-                found.append(x509.load_der_x509_certificate(each))
+                certificates.append(x509.load_der_x509_certificate(der))
             except ValueError:
                 continue
-    return found
+    return certificates
 
 
 def _pem(certificates: Iterable[x509.Certificate]) -> bytes:
-    return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
 
 def _truststore(certificates: Iterable[x509.Certificate]) -> bytes:
@@ -57,7 +57,10 @@ def _truststore(certificates: Iterable[x509.Certificate]) -> bytes:
 
     So it has no password verification (`macData`, RFC 7292, section 4) and no salt.
     """
-    named = [PKCS12Certificate(each, each.fingerprint(SHA256()).hex().encode()) for each in certificates]
+    named = [
+        PKCS12Certificate(certificate, certificate.fingerprint(SHA256()).hex().encode())
+        for certificate in certificates
+    ]
     made = serialize_java_truststore(named, NoEncryption())
     content = made[_head(made)[0] :]
     version = sum(_head(content))

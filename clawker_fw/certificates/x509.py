@@ -76,7 +76,7 @@ def judge(credentials: Credentials) -> Judgement:
     try:
         trusted = x509.load_pem_x509_certificates(credentials.trust)
     except ValueError as error:
-        return Judgement(f"the authority's certificate can't be read: {error}")
+        return Judgement(f"the CA's certificate can't be read: {error}")
     leaves: list[x509.Certificate] = []
     for sibling in Sibling:
         try:
@@ -104,10 +104,10 @@ def fitting(pair: Pair) -> list[x509.Certificate]:
     Raises:
         ValueError, and the types in `UNUSABLE`: when it can't be read, or the key does not fit.
     """
-    found = x509.load_pem_x509_certificates(pair.certificate)
-    if load_pem_private_key(pair.key, None).public_key() != found[0].public_key():
+    certificates = x509.load_pem_x509_certificates(pair.certificate)
+    if load_pem_private_key(pair.key, None).public_key() != certificates[0].public_key():
         raise ValueError("the key belongs to another certificate")
-    return found
+    return certificates
 
 
 def first(pem: bytes) -> bytes:
@@ -127,18 +127,22 @@ def certificate(pem: bytes) -> Certificate:
     )
 
 
-def _use(found: x509.Certificate) -> CertificateUse:
-    values = [each.value for each in found.extensions]
-    if any(isinstance(each, x509.BasicConstraints) and each.ca for each in values):
+def _use(certificate: x509.Certificate) -> CertificateUse:
+    values = [extension.value for extension in certificate.extensions]
+    if any(isinstance(value, x509.BasicConstraints) and value.ca for value in values):
         return CertificateUse.AUTHORITY
-    uses = {use for each in values if isinstance(each, x509.ExtendedKeyUsage) for use in each}
+    uses = {use for value in values if isinstance(value, x509.ExtendedKeyUsage) for use in value}
     if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
         return CertificateUse.CLIENT
     return CertificateUse.SERVER if ExtendedKeyUsageOID.SERVER_AUTH in uses else CertificateUse.OTHER
 
 
-def _names(found: x509.Certificate) -> tuple[str, ...]:
-    every = (each.value for each in found.extensions if isinstance(each.value, x509.SubjectAlternativeName))
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    every = (
+        extension.value
+        for extension in certificate.extensions
+        if isinstance(extension.value, x509.SubjectAlternativeName)
+    )
     return tuple(str(name.value) for names in every for name in names)
 
 
@@ -188,7 +192,7 @@ def issued(
         life = min(life, timedelta(seconds=life_of(issuer)[1] - int(now)))
         return _signed(key, issuing, subject, issuer.subject, every, now=now, life=life)
     except UNUSABLE as error:
-        raise ValueError(f"the authority can't be used: {error}") from error
+        raise ValueError(f"the CA can't be used: {error}") from error
 
 
 def _signed(
@@ -238,6 +242,6 @@ def key_usage(*names: str) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: name in names for name in _USAGES})
 
 
-def life_of(found: x509.Certificate) -> tuple[float, float]:
+def life_of(certificate: x509.Certificate) -> tuple[float, float]:
     """Return the start and end of a certificate's validity, in seconds since 1970."""
-    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+    return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()

@@ -142,7 +142,7 @@ def agent_run(
 def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
     """Return how to attach an agent to a stack that confines and serves it now. Its trust volume stays."""
     from clawker_fw.agents.attachment import attachment, require_serving
-    from clawker_fw.cli.running import entrusted
+    from clawker_fw.cli.running import with_trust_volume
     from clawker_fw.engine.client_config import proxy_variables
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
@@ -152,4 +152,4 @@ def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
             "The stack differs from the settings or this release; the agent gets the rules that are live. "
             "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
         )
-    return entrusted(engine, seen, attachment(seen.desired, proxy_variables(os.environ)))
+    return with_trust_volume(engine, seen, attachment(seen.desired, proxy_variables(os.environ)))

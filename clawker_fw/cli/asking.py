@@ -34,21 +34,21 @@ _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
 """A check that asks nothing is followed by a pause of this many times its duration."""
 
-Told = tuple[Counted | Gap, str]
+Arrival = tuple[Counted | Gap, str]
 """A refusal and the agent's name, if known, or a gap in the log."""
 
 
 class Arriving:
     """The waiting refusals, filled in the background."""
 
-    def __init__(self, told: Iterator[Told]) -> None:
+    def __init__(self, arrivals: Iterator[Arrival]) -> None:
         self._changed = threading.Condition()
         self._waiting = Waiting()
-        self._taken_in = in_background(self._take_in, told)
+        self._taken_in = in_background(self._take_in, arrivals)
 
-    def _take_in(self, told: Iterator[Told]) -> None:
+    def _take_in(self, arrivals: Iterator[Arrival]) -> None:
         try:
-            for counted, agent in told:
+            for counted, agent in arrivals:
                 if not isinstance(counted, Gap):
                     with self._changed:
                         self._waiting.add(counted, agent or counted.refusal.agent)
@@ -122,7 +122,7 @@ def require_editable(chosen: Options) -> None:
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, group=chosen.group)
 
 
-def ask_about(chosen: Options, told: Iterator[Told]) -> None:
+def ask_about(chosen: Options, arrivals: Iterator[Arrival]) -> None:
     """Ask about new refusals, and apply the answers, until stopped or until the stack is gone.
 
     Raises:
@@ -130,11 +130,11 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
         StoppedError: if it was stopped while an answer was applied.
     """
     with _ended_by_signals():
-        arriving = Arriving(told)
+        arriving = Arriving(arrivals)
         terminal.answer("Waiting for refusals. Agents are not blocked. Ctrl-C ends it.")
         answers = _Answers(chosen)
-        while found := arriving.next():
-            asked = answers.question(found)
+        while candidate := arriving.next():
+            asked = answers.question(candidate)
             if asked is None:
                 with arriving.held() as waiting:
                     waiting.close()
@@ -201,7 +201,7 @@ class _Answers:
             terminal.answer(f"error[{error.code}]: {error.in_one_line}{saved} {error.hint}".rstrip())
             return
         words = "denied" if isinstance(reply, Deny) else f"allowed for {reply.time}" if reply.time else "allowed"
-        rules = "; ".join(each.rule for each in done.results)
+        rules = "; ".join(result.rule for result in done.results)
         terminal.answer(f"{words}, and live after {time.monotonic() - began:.1f} s: {rules}")
 
 

@@ -80,7 +80,7 @@ def rotate(
         bool,
         typer.Option(
             "--authority",
-            help="Also make a new authority for telemetry. The former one stays trusted until the next rotation.",
+            help="Also make a new CA for telemetry. The former one stays trusted until the next rotation.",
         ),
     ] = False,
     roots: Annotated[
@@ -136,7 +136,7 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
 
     _, seen = reading(chosen)
     with _roots(chosen, keeps=True) as store:
-        if not at_once and not any(each.pair.key for each in store.kept().values()):
+        if not at_once and not any(issuer.pair.key for issuer in store.kept().values()):
             raise RefusedError(
                 "roots-missing",
                 f"There is no root of {chosen.project} on this machine, so there is nothing to rotate.",
@@ -206,7 +206,7 @@ def _answer_roots(chosen: Options, format_: Format) -> None:
 
 def _bundle(chosen: Options) -> bytes:
     """Return the roots that agents have to trust, from this machine or from the stack."""
-    from clawker_fw.agents.trust import roots_of
+    from clawker_fw.agents.trusted_roots import roots_of
     from clawker_fw.certificates import authority
     from clawker_fw.certificates.store import bundle
 

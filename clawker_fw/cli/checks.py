@@ -114,7 +114,7 @@ def _attacked(chosen: Options) -> Answer:
     engine, _, seen = writing(chosen)
     require_serving(seen.desired.project, seen.observed, seen.diff)
     tried = perform(engine, seen)
-    held = all(each.held for each in tried)
+    held = all(result.held for result in tried)
     answer = report.ConformanceAnswer(project=seen.desired.project, held=held, attempts=tried)
     return Answer(
         lambda: answer,

@@ -96,15 +96,15 @@ def denials(
 
 
 def _answer(chosen: Options, wanted: "Selection", since: float | None) -> Answer:
-    """Return what agents of a stack were refused in the last `since` seconds."""
+    """Return the refusals of a stack's agents in the last `since` seconds."""
     from clawker_fw.report import denials as report
 
-    found = answered(chosen, since, wanted)
+    answer = answered(chosen, since, wanted)
     return Answer(
-        lambda: report.DenialsDocument.of(found),
-        lambda: [report.denials_report(found, since)],
-        lambda: report.denials_line(chosen.project, found, since),
-        differs=bool(found.denials),
+        lambda: report.DenialsDocument.of(answer),
+        lambda: [report.denials_report(answer, since)],
+        lambda: report.denials_line(chosen.project, answer, since),
+        differs=bool(answer.denials),
     )
 
 
@@ -113,14 +113,14 @@ def answered(chosen: Options, since: float | None, wanted: "Selection") -> "Deni
     from clawker_fw.denials.reading import Reading, sources
 
     engine = session.connect_reader(chosen)
-    found = sources(engine, chosen.project)
+    log_sources = sources(engine, chosen.project)
     # These imports and reads run while the engine sends its logs, which takes longer.
-    begun = Reading(engine, found, None if since is None else engine.clock() - since)
+    begun = Reading(engine, log_sources, None if since is None else engine.clock() - since)
     from clawker_fw.denials.answer import answer
     from clawker_fw.engine.outputs import stamp
 
     now = engine.clock()  # the records have the engine's times
-    names = _names(engine, chosen, found, now)
+    names = _names(engine, chosen, log_sources, now)
     if not log.stack():
         _require_known(wanted.agent, names)
     return answer(begun.refusals(), names, wanted, _adviser(chosen), stamp(now).decode())
@@ -132,7 +132,11 @@ def _ask(chosen: Options, wanted: "Selection") -> None:
 
     refusals, names = _arriving(chosen, wanted)
     # clawker-fw's own attempts need no advice.
-    others = (each for each in refusals if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
+    others = (
+        refusal
+        for refusal in refusals
+        if isinstance(refusal[0], Gap) or not names.is_own(refusal[0].refusal.agent)
+    )
     ask_about(chosen, others)
 
 
@@ -147,14 +151,14 @@ def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
     adviser, stack = _adviser(chosen), log.stack()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted, name in refusals:
-            found = counted if isinstance(counted, Gap) else denial(counted, name, names, adviser)
+            gap = counted if isinstance(counted, Gap) else denial(counted, name, names, adviser)
             if format_ is Format.JSON and stack:
-                line = json.loads(write(report.line(found)))
+                line = json.loads(write(report.line(gap)))
                 terminal.answer(json.dumps({"group": chosen.group, **line}))
             elif format_ is Format.JSON:
-                terminal.answer(write(report.line(found)))
+                terminal.answer(write(report.line(gap)))
             else:
-                console.print(report.told_report(found, stack))
+                console.print(report.item_report(gap, stack))
 
 
 def _arriving(
@@ -164,16 +168,16 @@ def _arriving(
     from clawker_fw.denials.reading import sources
 
     engine = session.connect_reader(chosen)
-    found = sources(engine, chosen.project)
-    names = _names(engine, chosen, found, engine.clock())
-    return _told(engine, chosen, found, wanted, names), names
+    log_sources = sources(engine, chosen.project)
+    names = _names(engine, chosen, log_sources, engine.clock())
+    return _arrivals(engine, chosen, log_sources, wanted, names), names
 
 
-def _names(engine: "EngineReader", chosen: Options, found: "Sources", now: float) -> "AgentNames":
+def _names(engine: "EngineReader", chosen: Options, log_sources: "Sources", now: float) -> "AgentNames":
     from clawker_fw.agents.names import AgentNames
 
-    names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
-    names.look(found.agents, now)
+    names = AgentNames(engine.facts().endpoint, chosen.project, log_sources.own)
+    names.look(log_sources.agents, now)
     return names
 
 
@@ -232,8 +236,8 @@ def _require_answers(chosen: Options) -> None:
     asking.require_editable(chosen)
 
 
-def _told(
-    engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", names: "AgentNames"
+def _arrivals(
+    engine: "EngineReader", chosen: Options, log_sources: "Sources", wanted: "Selection", names: "AgentNames"
 ) -> "Iterator[tuple[Counted, str] | tuple[Gap, str]]":
     """Yield each selected refusal when it happens, with the agent's name, and each gap."""
     from clawker_fw.denials import reading
@@ -241,8 +245,8 @@ def _told(
     from clawker_fw.denials.refusal import Gap
     from clawker_fw.errors import RefusedError
 
-    known, looked = {*found.agents, *found.own}, time.monotonic()
-    for counted in Following(engine, chosen.project, found):
+    known, looked = {*log_sources.agents, *log_sources.own}, time.monotonic()
+    for counted in Following(engine, chosen.project, log_sources):
         if isinstance(counted, Gap):
             yield counted, ""
             continue

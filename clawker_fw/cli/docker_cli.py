@@ -79,7 +79,7 @@ class DockerCli:
     @contextmanager
     def gets_signals(self) -> Iterator[Self]:
         """Pass signals on to the running command instead of ending, except ignored signals."""
-        taken = [each for each in _PASSED_ON if signal.getsignal(each) is not signal.SIG_IGN]
+        taken = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
         with interrupts.handled(self._receive, *taken):
             yield self
 
@@ -94,9 +94,9 @@ class DockerCli:
         """Create a container. Returns its id or, without a container, the exit code of `docker run`."""
         child = self._begin("create", *words, stdout=subprocess.PIPE)
         out = self._to_end(child, child.send_signal)
-        told = out.split()
-        if child.returncode == 0 and told and _ID.fullmatch(told[-1]):
-            return told[-1]
+        output = out.split()
+        if child.returncode == 0 and output and _ID.fullmatch(output[-1]):
+            return output[-1]
         if out:
             os.write(1, os.fsencode(out))
         return RUN_FAILED if child.returncode == FAILED else _exit_code(child)

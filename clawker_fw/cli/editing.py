@@ -176,7 +176,7 @@ def remove_rules(
     with _translated():
         removals = [_removal(words.named(name, protocol, port), action) for name in names]
     orders = EditOrders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    edit_rules(context.obj, lambda there: remove(there, removals, time.time()), orders)
+    edit_rules(context.obj, lambda entries: remove(entries, removals, time.time()), orders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class EditOrders:
 def _add(chosen: Options, additions: "Sequence[Addition]", orders: EditOrders) -> None:
     from clawker_fw.settings.edit.edits import add
 
-    edit_rules(chosen, lambda there: add(there, additions, time.time()), orders)
+    edit_rules(chosen, lambda entries: add(entries, additions, time.time()), orders)
 
 
 def edit_rules(chosen: Options, decide: "Decide", orders: EditOrders) -> None:
@@ -203,8 +203,8 @@ def edit_rules(chosen: Options, decide: "Decide", orders: EditOrders) -> None:
 
     done = rules_file.edit(chosen.config, os.environ, decide, write=not orders.dry_run, group=chosen.group)
     now = time.time()
-    known = {each.rule for each in review(done.before.rules, now)}
-    remarks = [each for each in review(done.after.rules, now) if each.rule not in known]
+    known = {remark.rule for remark in review(done.before.rules, now)}
+    remarks = [remark for remark in review(done.after.rules, now) if remark.rule not in known]
     applying = done.changed and not orders.dry_run and not orders.no_reload
     if not applying:
         session.warn_of_rules(remarks)  # otherwise they are told with all others

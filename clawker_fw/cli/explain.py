@@ -38,7 +38,7 @@ def explain(
         typer.Option(
             "--live",
             help="Also try it from the agents' network: the TLS handshake, HEAD /, or an empty datagram; where a "
-            "rule looks into TLS, the request itself.",
+            "rule inspects TLS, the request itself.",
         ),
     ] = False,
     format_: FormatOption = Format.TEXT,

@@ -86,16 +86,16 @@ def status(
     rows = _ask(known, timeout, _comparer(chosen, loaded, release))
     settings = SettingsNamed.named(loaded, loaded.named_by(chosen.given))
     used = ReleaseUsed(release.version, release.build_sha)
-    found = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
+    document = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
     if format_ is Format.JSON:
-        print_json(found)
+        print_json(document)
     else:
         from clawker_fw.report import fleet as report
 
-        print_report(report.status_report(found))
-    if not found.asked:
+        print_report(report.status_report(document))
+    if not document.asked:
         raise typer.Exit(ExitCode.ENGINE)
-    if found.current != found.total:
+    if document.current != document.total:
         raise typer.Exit(ExitCode.DRIFT)
 
 

@@ -108,12 +108,14 @@ def suggest_rules(
 
     chosen, now = context.obj, time.time()
     explainer = session.explainer(chosen, session.load(chosen), now)
-    found = suggest(answered(chosen, since, Selection()).denials, explainer, map(preset.preset, preset.names()))
+    suggestions = suggest(
+        answered(chosen, since, Selection()).denials, explainer, map(preset.preset, preset.names())
+    )
     if write:
         orders = EditOrders(no_reload=False, dry_run=False, lock_wait=_LOCK_SECONDS, format_=format_)
-        editing.edit_rules(chosen, lambda there: found.added_to(there, now), orders)
+        editing.edit_rules(chosen, lambda entries: suggestions.added_to(entries, now), orders)
     elif format_ is Format.JSON:
-        session.print_json(report.SuggestDocument.of(found, now))
+        session.print_json(report.SuggestDocument.of(suggestions, now))
     else:
-        for line in report.lines(found, since, now):
+        for line in report.lines(suggestions, since, now):
             terminal.answer(line)

@@ -51,12 +51,12 @@ def list_rules(
 
         print_json(RulesListDocument.of(loaded, loaded.named_by(context.obj.given), now, known))
     elif known:
-        from clawker_fw.denials.usage import worths
+        from clawker_fw.denials.usage import usage_of_rules
         from clawker_fw.report import usage as report
 
-        found = worths(loaded.rules, known)
-        terminal.answer("\n".join(report.used_lines(found, known)))
-        print_table(*report.rows(found, now))
+        usages = usage_of_rules(loaded.rules, known)
+        terminal.answer("\n".join(report.used_lines(usages, known)))
+        print_table(*report.rows(usages, now))
     elif loaded.rules.rules:
         terminal.answer(rules.summary(loaded))
         print_report(rules.RuleLines(loaded.rules, now))
@@ -93,8 +93,8 @@ def check_rules(
         print_json(RulesCheckDocument.of(loaded, loaded.named_by(context.obj.given), remarks))
     else:
         terminal.answer(f"valid  {rules.summary(loaded)}")
-        for each in remarks:
-            terminal.answer(f"warning[{each.code}]: {each}.")
+        for remark in remarks:
+            terminal.answer(f"warning[{remark.code}]: {remark}.")
 
 
 @rules_app.command("unused")
@@ -113,17 +113,17 @@ def unused_rules(
     """
     loaded = session.load(context.obj)
     known = _usage(context.obj)
-    from clawker_fw.denials.usage import Period, worths
+    from clawker_fw.denials.usage import Period, usage_of_rules
 
-    found, within = worths(loaded.rules, known), Period.of(known, since)
+    usages, within = usage_of_rules(loaded.rules, known), Period.of(known, since)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesUnusedDocument
 
-        print_json(RulesUnusedDocument.of(loaded, loaded.named_by(context.obj.given), found, within, known))
+        print_json(RulesUnusedDocument.of(loaded, loaded.named_by(context.obj.given), usages, within, known))
         return
     from clawker_fw.report import usage as report
 
-    for line in report.unused_lines(found, within, known, loaded.source):
+    for line in report.unused_lines(usages, within, known, loaded.source):
         terminal.answer(line)
 
 
@@ -149,18 +149,18 @@ def list_presets(
     from clawker_fw.settings.preset import preset
 
     try:
-        found = [preset(each) for each in dict.fromkeys(names or known())]
+        presets = [preset(name) for name in dict.fromkeys(names or known())]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from error
     if format_ is Format.JSON:
-        print_json(report.PresetsAnswer.of(found))
+        print_json(report.PresetsAnswer.of(presets))
     elif names:
-        for number, each in enumerate(found):
-            for line in ([""] if number else []) + list(report.lines(each)):
+        for number, shipped in enumerate(presets):
+            for line in ([""] if number else []) + list(report.lines(shipped)):
                 terminal.answer(line)
     else:
-        terminal.answer(report.verdict(found))
-        print_table(*report.rows(found))
+        terminal.answer(report.verdict(presets))
+        print_table(*report.rows(presets))
 
 
 def _usage(chosen: Options) -> "Usage":

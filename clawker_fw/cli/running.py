@@ -11,18 +11,18 @@ from clawker_fw.agents.attachment import Attachment
 from clawker_fw.agents.docker_options import RunWords, free_number
 from clawker_fw.agents.exposure import HINT
 from clawker_fw.agents.judge import resolving
-from clawker_fw.agents.trust import roots_of
+from clawker_fw.agents.trusted_roots import roots_of
 from clawker_fw.cli.docker_cli import FAILED, RUN_FAILED, DockerCli
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.desired import built_images
-from clawker_fw.reconcile.entrust import create_trust_volume, trust_for
+from clawker_fw.reconcile.desired_state import built_images
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison, agents_of
 from clawker_fw.reconcile.publishing import publish_for
+from clawker_fw.reconcile.trust_volume import create_trust_volume, trust_for
 from clawker_fw.report import log
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.relay import Publication, PublishedPort, is_relay
 from clawker_fw.stack.topology import Addressing
 
@@ -33,7 +33,7 @@ _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
 
 
-def entrusted(engine: EngineWriter, seen: Comparison, attached: Attachment) -> Attachment:
+def with_trust_volume(engine: EngineWriter, seen: Comparison, attached: Attachment) -> Attachment:
     """Return how to attach an agent with its trust volume, which the engine keeps from now on.
 
     Raises:
@@ -86,12 +86,12 @@ def publishing(
     subnet = seen.desired.networks[Role.AGENTS].subnet
     places = Addressing(subnet, subnet)
     listing = engine.listing()
-    there = {each.id for each in listing}
-    for each in listing:
-        if is_relay(each, seen.desired.project) and each.labels[labels.RELAY_OF] not in there:
-            engine.remove(each.id)  # its agent has been removed, so it only takes a number and ports
-    labelled = (Publication.read(each.labels.get(labels.PUBLISHES, "")) for each in engine.listing())
-    number = free_number({each.number for each in labelled if each}, places.publishers)
+    existing = {container.id for container in listing}
+    for container in listing:
+        if is_relay(container, seen.desired.project) and container.labels[labels.RELAY_OF] not in existing:
+            engine.remove(container.id)  # its agent has been removed, so it only takes a number and ports
+    labelled = (Publication.read(container.labels.get(labels.PUBLISHES, "")) for container in engine.listing())
+    number = free_number({publication.number for publication in labelled if publication}, places.publishers)
     return replace(attached, publishes=Publication(number, ports), address=str(places.publisher(number)))
 
 
@@ -109,11 +109,11 @@ def _published(engine: EngineWriter, seen: Comparison, container: str) -> str:
             "agent-not-published",
             "The agent was not started, because its ports could not be published.",
             context=[error.in_one_line],
-            hint="If another program has a port of the engine's machine, choose another one: --publish PORT:PORT.",
+            hint="If another program has a port of the Docker host, choose another one: --publish PORT:PORT.",
         ) from error
     view = engine.container(relay)
-    for each in view.published if view else ():
-        host, at, port = each.removesuffix("/tcp").split(":")
+    for binding in view.published if view else ():
+        host, at, port = binding.removesuffix("/tcp").split(":")
         log.notice("agent_published", f"{host}:{at} leads to port {port} of the agent.")
     return relay
 
@@ -160,7 +160,7 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
             "The agent was not started, because the engine does not say how its container was created.",
             context=[error.in_one_line],
         ) from error
-    (view,) = (each for each in observed.agents if each.id == container)
+    (view,) = (agent for agent in observed.agents if agent.id == container)
     if view.shape.ports or view.shape.publish_all:
         raise RefusedError(
             "agent-unreachable",
@@ -169,13 +169,16 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
             hint="Name each port with --publish in place of --publish-all: then a relay publishes it.",
         )
     now = time.time()
-    live, wanted = resolving(observed, now), policy.answers(seen.desired.siblings[Sibling.COREDNS].hot, now)
+    live, wanted = (
+        resolving(observed, now),
+        name_list.answers(seen.desired.siblings[Sibling.COREDNS].hot, now),
+    )
     judged = agents_of(
         observed, seen.desired.project, seen.blueprint.files, lambda name: live(name) or wanted(name)
     )
-    (agent,) = (each for each in judged if each.id == container)
+    (agent,) = (agent for agent in judged if agent.id == container)
     if reasons := (*agent.openings, *agent.weaknesses):
-        codes = {each.code for each in reasons}
+        codes = {reason.code for reason in reasons}
         hints = (
             "A container that needs this can't run as an agent; use plain `docker run`.",
             HINT if "settings" in codes else "",
@@ -183,7 +186,7 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
         )
         raise RefusedError(
             "agent-unconfined",
-            f"The agent was not started, because {'; '.join(each.phrase for each in reasons)}.",
+            f"The agent was not started, because {'; '.join(reason.phrase for reason in reasons)}.",
             hint=" ".join(filter(None, hints)),
         )
 

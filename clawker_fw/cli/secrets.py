@@ -59,7 +59,7 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     vault = inputs.vault(chosen)
     wanted(loaded.rules.rules, vault.declared, vault.path, loaded.rules.proxy)
     outcomes = obtain_all(vault.declared.secrets, vault.path.parent, os.environ)
-    problems = {name: found.message for name, found in outcomes.items() if isinstance(found, SettingsError)}
+    problems = {name: outcome.message for name, outcome in outcomes.items() if isinstance(outcome, SettingsError)}
     states = {name: State.UNAVAILABLE if name in problems else State.OBTAINED for name in outcomes}
     _answer(_listed(vault, loaded.rules, states, problems), format_)
     if problems:
@@ -118,17 +118,17 @@ def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":
     from clawker_fw.model.stacks import Sibling
     from clawker_fw.report.secrets import State
 
-    needed = {each.name for each in seen.blueprint.wanted}
+    needed = {secret.name for secret in seen.blueprint.wanted}
     envoy = seen.observed.siblings.get(Sibling.ENVOY)
     asked = envoy is not None and envoy.probe is not None and not (envoy.probe.error or envoy.probe.signer)
-    found = {name: State.GIVEN if name in needed else State.UNUSED for name in vault.declared.secrets}
+    states = {name: State.GIVEN if name in needed else State.UNUSED for name in vault.declared.secrets}
     if not asked:
-        found |= dict.fromkeys(needed, State.UNKNOWN)
+        states |= dict.fromkeys(needed, State.UNKNOWN)
     for difference in seen.secrets:
         name = difference.identity.partition("#")[0]
         if name in needed and not difference.same_value:
-            found[name] = State.ANOTHER if difference.running else State.ABSENT
-    return found | dict.fromkeys(vault.problems, State.UNAVAILABLE)
+            states[name] = State.ANOTHER if difference.running else State.ABSENT
+    return states | dict.fromkeys(vault.problems, State.UNAVAILABLE)
 
 
 def _listed(
@@ -140,7 +140,7 @@ def _listed(
     from clawker_fw.report.secrets import SecretRow, SecretsAnswer
     from clawker_fw.rules.ruleset import injecting
 
-    said = problems or {name: error.message for name, error in vault.problems.items()}
+    messages = problems or {name: error.message for name, error in vault.problems.items()}
     uses: dict[str, list[str]] = {}
     for rule, injection in injecting(rules.rules):
         uses.setdefault(injection.secret, []).append(str(rule))
@@ -156,7 +156,7 @@ def _listed(
             at_rest=entry.at_rest,
             rules=uses.get(name, ()),
             state=states[name],
-            problem=said.get(name),
+            problem=messages.get(name),
         )
         for name, entry in vault.declared.secrets.items()
     ]
@@ -170,8 +170,8 @@ def _answer(answer: "SecretsAnswer", format_: Format) -> None:
         print_json(answer)
         return
     terminal.answer(report.secrets_verdict(answer))
-    for each in answer.secrets:
-        if each.problem:
-            terminal.answer(each.problem)
+    for secret in answer.secrets:
+        if secret.problem:
+            terminal.answer(secret.problem)
     if answer.secrets:
         print_table(*report.secret_table(answer))

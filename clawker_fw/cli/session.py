@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.engine.locate import EngineLocation
     from clawker_fw.engine.port import EngineReader, EngineWriter
-    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.desired_state import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.report.text import Renderable
     from clawker_fw.rules.review import Remark
@@ -224,8 +224,8 @@ def explainer(chosen: Options, loaded: "Loaded", now: float, *, observing: bool 
 
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:
     """Warn of the first ten rules without effect, and of the number of the others."""
-    for each in remarks[:_MOST_WARNINGS]:
-        warn(each.code.replace("-", "_"), message=f"{each}.")
+    for remark in remarks[:_MOST_WARNINGS]:
+        warn(remark.code.replace("-", "_"), message=f"{remark}.")
     if (more := len(remarks) - _MOST_WARNINGS) > 0:
         warn("rules_more", message=f"{more:,} more rules decide nothing; `clawker-fw rules check` lists all.")
 
@@ -273,14 +273,14 @@ def warn_of_exposure(seen: "Comparison") -> None:
     """Warn if an agent could change the settings that are about to be applied."""
     from clawker_fw.agents.exposure import HINT, exposures
 
-    for each in exposures(seen.observed, seen.blueprint.files):
+    for exposure in exposures(seen.observed, seen.blueprint.files):
         warn(
             "settings_open",
-            message=f"{each}.",
-            container=each.container,
-            mount=each.source,
-            target=each.target,
-            file=each.file,
+            message=f"{exposure}.",
+            container=exposure.container,
+            mount=exposure.source,
+            target=exposure.target,
+            file=exposure.file,
             hint=HINT,
         )
 

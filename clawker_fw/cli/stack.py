@@ -226,24 +226,24 @@ def apply_settings(chosen: Options, order: Order, wanted: "ConvergeOptions | Non
         order.before_creating()
         engine, read, seen = writing(chosen, reviews=False)
     wanted = wanted or ConvergeOptions(secrets_needed=True)
-    _, said = _considered(seen, wanted, creates=order.creates)
+    _, run_summary = _considered(seen, wanted, creates=order.creates)
     converge.require_secrets(seen, wanted)
     before = seen
     performed: list[Progress] = []
-    if said is None:
+    if run_summary is None:
         converge.tidy(engine, seen, wanted)
     else:
         with (
             _step_output(chosen, files=order.files, silent=order.silent) as output,
             _run_context(output, order.lock_wait, performed, order.stopping) as run_context,
         ):
-            output.difference(before.diff, said)
+            output.difference(before.diff, run_summary)
             seen = converge.converge(engine, read, wanted, run_context, seen)
 
     def document() -> object:
         from clawker_fw.report.documents.run import RunDocument
 
-        return RunDocument.of(before, said, seen, performed=performed)
+        return RunDocument.of(before, run_summary, seen, performed=performed)
 
     def text() -> "Iterator[Renderable]":
         from clawker_fw.report import text
@@ -265,8 +265,8 @@ def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
     from clawker_fw.report import summary
 
     _, seen = reading(chosen, loaded)
-    _, said = _considered(seen, ConvergeOptions(), creates=False)
-    return summary.lines(said)
+    _, run_summary = _considered(seen, ConvergeOptions(), creates=False)
+    return summary.lines(run_summary)
 
 
 @app.command()
@@ -386,16 +386,16 @@ def _considered(seen: "Comparison", wanted: "ConvergeOptions", *, creates: bool)
 
 def _planned(chosen: Options, wanted: "ConvergeOptions", *, files: bool, creates: bool = False) -> Answer:
     _, seen = reading(chosen)
-    steps, said = _considered(seen, wanted, creates=creates)
+    steps, run_summary = _considered(seen, wanted, creates=creates)
     verdict = seen.diff.verdict
 
     def document() -> object:
         from clawker_fw.report.documents.run import RunDocument
 
-        return RunDocument.of(seen, said, seen, planned=steps.steps)
+        return RunDocument.of(seen, run_summary, seen, planned=steps.steps)
 
     def text() -> "Iterator[Renderable]":
-        yield from _difference(seen, said, verdict, warnings=seen.notices, files=files)
+        yield from _difference(seen, run_summary, verdict, warnings=seen.notices, files=files)
         if not steps.empty:
             from clawker_fw.report.step_display import plan_report
 
@@ -413,8 +413,8 @@ def _verdict_line(seen: "Comparison", verdict: "Verdict") -> "Renderable":
 
 def _difference(
     seen: "Comparison",
-    said: "Summary | None",
-    found: "Verdict",
+    run_summary: "Summary | None",
+    verdict: "Verdict",
     *,
     warnings: "Sequence[Advice]",
     agents: "Sequence[Agent]" = (),
@@ -425,7 +425,7 @@ def _difference(
 
     made_from = other_origins(seen.observed, seen.blueprint.origin)
     yield text.head(
-        found,
+        verdict,
         seen.desired.project,
         at_work=seen.busy,
         warnings=warnings,
@@ -433,8 +433,8 @@ def _difference(
         without_agents=seen.diff.verdict,
         made_from=made_from,
     )
-    if said is None:
+    if run_summary is None:
         return
-    yield text.drift_report(seen.diff, said, files=files)
+    yield text.drift_report(seen.diff, run_summary, files=files)
     if seen.failed_attempt:
         yield text.attempt_report(seen.failed_attempt)

@@ -123,48 +123,48 @@ def _answer_about_each(stacks: Sequence[Options], work: Work, format_: Format) -
 
     with session.one_connection(stacks[0]):
         pending = [in_background(about, chosen) for chosen in stacks]
-    found = [(chosen, each.result()) for chosen, each in zip(stacks, pending, strict=True)]
+    answers = [(chosen, future.result()) for chosen, future in zip(stacks, pending, strict=True)]
     if format_ is Format.JSON:
-        _print_documents(found)
+        _print_documents(answers)
     else:
-        _print_texts(found)
-    if code := max(_code(each) for _, each in found):
+        _print_texts(answers)
+    if code := max(_code(answer) for _, answer in answers):
         raise typer.Exit(code)
 
 
-def _print_documents(found: Sequence[tuple[Options, Answer | FirewallError]]) -> None:
+def _print_documents(answers: Sequence[tuple[Options, Answer | FirewallError]]) -> None:
     from clawker_fw.report.documents import ErrorDocument, StacksDocument, values
 
     entries: list[dict[str, object]] = []
-    for chosen, each in found:
+    for chosen, answer in answers:
         with speaking_of(chosen):
-            document = ErrorDocument.of(each) if isinstance(each, FirewallError) else each.document()
+            document = ErrorDocument.of(answer) if isinstance(answer, FirewallError) else answer.document()
             entries.append({"group": chosen.group, **values(document)})
     session.print_json(StacksDocument(stacks=entries))
 
 
-def _print_texts(found: Sequence[tuple[Options, Answer | FirewallError]]) -> None:
+def _print_texts(answers: Sequence[tuple[Options, Answer | FirewallError]]) -> None:
     """Print a line for each stack, then the whole answer about those that differ, then errors."""
-    for chosen, each in found:
+    for chosen, answer in answers:
         with speaking_of(chosen):
-            if isinstance(each, FirewallError):
-                terminal.answer(f"failed  {chosen.project}: {each.message}")
+            if isinstance(answer, FirewallError):
+                terminal.answer(f"failed  {chosen.project}: {answer.message}")
             else:
-                session.print_report(each.line())
-    for chosen, each in found:
+                session.print_report(answer.line())
+    for chosen, answer in answers:
         with speaking_of(chosen):
-            if isinstance(each, FirewallError):
-                session.print_error(each)
-            elif each.differs or each.code:
+            if isinstance(answer, FirewallError):
+                session.print_error(answer)
+            elif answer.differs or answer.code:
                 terminal.answer("")
-                for part in each.text():
+                for part in answer.text():
                     session.print_report(part)
 
 
-def _code(found: Answer | FirewallError) -> int:
-    if isinstance(found, FirewallError):
-        return found.exit_code
-    return max(found.code, found.error.exit_code if found.error else 0)
+def _code(answer: Answer | FirewallError) -> int:
+    if isinstance(answer, FirewallError):
+        return answer.exit_code
+    return max(answer.code, answer.error.exit_code if answer.error else 0)
 
 
 @contextmanager

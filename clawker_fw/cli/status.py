@@ -60,23 +60,23 @@ def status(
 def _answer(chosen: Options) -> Answer:
     from clawker_fw.model.differences import Verdict
 
-    found, unread = _found(chosen)
+    status, unread = _status(chosen)
 
     def text() -> "Iterator[Renderable]":
         from clawker_fw.report.status import status_report
 
-        yield status_report(found, time.time())
+        yield status_report(status, time.time())
 
     def line() -> "Renderable":
         from clawker_fw.report.text import head
 
-        return head(found.verdict, found.project)
+        return head(status.verdict, status.project)
 
-    differs = found.verdict is not Verdict.CURRENT
-    return Answer(lambda: found, text, line, differs=differs, error=unread)
+    differs = status.verdict is not Verdict.CURRENT
+    return Answer(lambda: status, text, line, differs=differs, error=unread)
 
 
-def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
+def _status(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
     """Return the known status of the stack, and the error that prevented a comparison."""
     from clawker_fw.report.status import StatusDocument
 
@@ -92,8 +92,8 @@ def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
         seen, observed = error, observe(engine, chosen.project)
     refusals, unreadable = asked.result()
     engine.close()
-    found = StatusDocument.of(observed, chosen.project, time.time(), seen, refusals=refusals, further=unreadable)
-    return found, seen if isinstance(seen, FirewallError) else None
+    status = StatusDocument.of(observed, chosen.project, time.time(), seen, refusals=refusals, further=unreadable)
+    return status, seen if isinstance(seen, FirewallError) else None
 
 
 def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Counted, str]], Sequence[Advice]]":
@@ -103,12 +103,12 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Cou
     from clawker_fw.stack.container import trial_name
 
     try:
-        found = reading.sources(engine, project)
+        log_sources = reading.sources(engine, project)
         begin = engine.clock() - _RECENT_SECONDS  # the records have the engine's times
-        counted = reading.Reading(engine, found, begin).refusals().counted
+        counted = reading.Reading(engine, log_sources, begin).refusals().counted
         trial = trial_name(project)
-        named = [(each, found.name_of(each.refusal.agent, each.last)) for each in counted]
-        return [(each, name) for each, name in named if name != trial], ()
+        named = [(refusal, log_sources.name_of(refusal.refusal.agent, refusal.last)) for refusal in counted]
+        return [(refusal, name) for refusal, name in named if name != trial], ()
     except RefusedError:  # there is no sibling
         return (), ()
     except EngineError as error:
@@ -123,11 +123,11 @@ def _list_stacks(chosen: Options, format_: Format) -> None:
 
     engine = session.connect_reader(chosen)
     release = Release.installed()
-    found = [_stack(engine, chosen, release, project) for project in projects(engine)]
+    stacks = [_stack(engine, chosen, release, project) for project in projects(engine)]
     if format_ is Format.JSON:
-        print_json(StacksAnswer.of(found, engine.facts()))
-    elif found:
-        print_report(stacks_report(found))
+        print_json(StacksAnswer.of(stacks, engine.facts()))
+    elif stacks:
+        print_report(stacks_report(stacks))
     else:
         terminal.answer("There is no stack on this engine. Start one with `clawker-fw run`.")
 
@@ -152,7 +152,7 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     own = replace(chosen, config=Path(here), named_project=base, group=made_from.group)
     try:
         seen = pipeline.compare(engine, inputs.blueprint(own, session.load(own), release, engine.facts()))
-        found = StatusDocument.of(seen.observed, project, time.time(), seen)
+        status = StatusDocument.of(seen.observed, project, time.time(), seen)
     except FirewallError as error:  # whatever is wrong with one stack costs its own line
-        found = StatusDocument.of(observed, project, time.time(), error)
-    return Stack.of(found, made_from.path)
+        status = StatusDocument.of(observed, project, time.time(), error)
+    return Stack.of(status, made_from.path)

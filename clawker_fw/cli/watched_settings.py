@@ -16,11 +16,11 @@ from clawker_fw.settings.find import FILE_NAME, users_file
 from clawker_fw.settings.validation import validated
 from clawker_fw.watch import last_good
 from clawker_fw.watch.last_good import Texts
-from clawker_fw.watch.trust import Steady
+from clawker_fw.watch.trusted_settings import Steady
 
 if TYPE_CHECKING:
     from clawker_fw.model.engines import EngineFacts
-    from clawker_fw.reconcile.desired import Blueprint
+    from clawker_fw.reconcile.desired_state import Blueprint
     from clawker_fw.stack.release import Release
 
 LOG = logging.getLogger("clawker_fw")
@@ -37,7 +37,7 @@ class WatchedSettings:
         """The file with the last good settings."""
         self.groups: tuple[str, ...] = ()
         """The groups in the settings that were used last, if they are those above the groups."""
-        self._texts = Texts(sources=(), found="", variables=())
+        self._texts = Texts(sources=(), located="", variables=())
         """The texts of the last blueprint."""
         self._files: tuple[Path, ...] = (chosen.config or Path(FILE_NAME), users_file())
         """The files that were read last, or would be if they existed."""
@@ -57,7 +57,7 @@ class WatchedSettings:
             made.authorities,
             made.proxy_authorities,
             sources=loaded.read,
-            found=loaded.found,
+            located=loaded.located,
             variables=variables(os.environ),
         )
         self.groups = tuple(loaded.settings.groups)
@@ -86,7 +86,7 @@ class WatchedSettings:
             texts = last_good.read(self.path)
             if texts is None:
                 return None
-            loaded = validated(texts.sources, texts.found, dict(texts.variables), self._chosen.group)
+            loaded = validated(texts.sources, texts.located, dict(texts.variables), self._chosen.group)
             made = inputs.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
         except (FirewallError, OSError) as error:
             self._warn(f"The last good settings that were kept can't be used: {error}.")

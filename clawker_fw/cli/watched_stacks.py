@@ -28,7 +28,7 @@ from clawker_fw.watch.notify import Manager
 from clawker_fw.watch.page import WatcherHealth
 from clawker_fw.watch.refusals import RefusalCounter, keep_counting
 from clawker_fw.watch.saved import SavedFiles, keep_looking
-from clawker_fw.watch.trust import STEADY_SECONDS
+from clawker_fw.watch.trusted_settings import STEADY_SECONDS
 from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 
 

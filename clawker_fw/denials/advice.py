@@ -42,7 +42,7 @@ _NO_RULE_WOULD = {
     Reason.NOT_TRUSTED: "Create the agent again with `clawker-fw agent run`, or the flags of `agent flags`, so "
     "that it trusts the root. A client that pins the host's key needs a rule with `inspect: false`.",
     Reason.HOST_NOT_TRUSTED: "No rule would: the host's certificate is for another name, has ended, or comes from "
-    "an authority that Envoy does not know. Name one of your own in `inspection.ca_file`.",
+    "a CA that Envoy does not know. Name yours in `inspection.ca_file`.",
     Reason.NO_ADDRESS: "No rule would: the name does not exist, or its name servers did not answer.",
     Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
     "`clawker-fw reload` sends it to Envoy.",
@@ -55,7 +55,7 @@ _NO_RULE_WOULD = {
     Reason.PROXY_FAILED: "No rule would: the proxy could not look the name up, or not connect to it.",
     Reason.PROXY_UNREACHABLE: "No rule would: `clawker-fw doctor` tries the proxy.",
     Reason.PROXY_NO_ADDRESS: "No rule would: check the host in `upstream.proxy`, and the name servers of the "
-    "engine's machine.",
+    "Docker host.",
 }
 _OF_RESOLVER = "No rule would: the resolver only answers questions for addresses."
 _NAMELESS = "Nothing names a host here. A rule for its name on port {port} would allow it: {protocols}."
@@ -80,8 +80,8 @@ class Adviser:
     def __init__(self, explainer: Explainer | None, refusals: Iterable[Counted] = ()) -> None:
         """Advise by these rules. Addresses of names come only from `refusals`; none is resolved."""
         self._explainer = explainer
-        private = (each for each in refusals if each.refusal.reason == Reason.PRIVATE_ADDRESS)
-        self._private = {each.refusal.name: each.upstream for each in private}
+        private = (refusal for refusal in refusals if refusal.refusal.reason == Reason.PRIVATE_ADDRESS)
+        self._private = {counted.refusal.name: counted.upstream for counted in private}
 
     def knowing(self, refusals: Iterable[Counted]) -> "Adviser":
         """Return an adviser that also knows the private addresses in these refusals."""
@@ -110,7 +110,7 @@ class Adviser:
         private = explained.reason is Reason.PRIVATE_ADDRESS
         resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
         if explained.allowed or (resolves and not private):
-            return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
+            return RuleAdvice(reason.sentence, Remedy("The rules allow it now."), explained.rule, allowed=True)
         path = counted.request.partition(" ")[2]
         cut = explained.reason in OF_REQUESTS and len(path) >= _LONGEST_PATH
         place = explained.rule.located if explained.rule else ""
@@ -119,7 +119,7 @@ class Adviser:
             sentence = reason.sentence if reason.passes else explained.sentence
             return RuleAdvice(sentence, self._with_other(counted, explained, remedy), explained.rule)
         # The rules have changed since. The message is the reason at that time.
-        now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
+        now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} now. "
         remedy = replace(remedy, text=f"{now}{remedy.text}".strip())
         changed = reason is not Reason.DENIED and Reason.PRIVATE_ADDRESS in {reason, explained.reason}
         return RuleAdvice(reason.sentence, remedy, explained.rule if changed else None)
@@ -145,10 +145,20 @@ class Adviser:
         if self._explainer is None:
             return None
         request = _request(counted) if counted.refusal.reason in OF_REQUESTS else None
-        found = [self._decided(self._explainer, target, counted, request) for target in _targets(counted.refusal)]
-        known = [each for each in found if each.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}]
-        spoken = (each for each in known if each.rule and each.rule.protocol is each.target.protocol)
-        return next(iter((*spoken, *known, *found)), None)
+        explanations = [
+            self._decided(self._explainer, target, counted, request) for target in _targets(counted.refusal)
+        ]
+        known = [
+            explanation
+            for explanation in explanations
+            if explanation.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}
+        ]
+        spoken = (
+            explanation
+            for explanation in known
+            if explanation.rule and explanation.rule.protocol is explanation.target.protocol
+        )
+        return next(iter((*spoken, *known, *explanations)), None)
 
     def _decided(
         self, explainer: Explainer, target: Target, counted: Counted, request: Request | None = None

@@ -8,7 +8,7 @@ from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Gap, Refusals
 from clawker_fw.diagnose.remedies import Remedy
-from clawker_fw.reconcile.carried import UNKNOWN_AGENT
+from clawker_fw.reconcile.handed_over import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 
 _OURS = "Nothing has to be allowed: clawker-fw has tried this itself."
@@ -80,25 +80,27 @@ class DenialsAnswer:
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:
     """Select refusals and give advice on them. `now` is a time (RFC 3339)."""
     adviser = adviser.knowing(refusals.counted)
-    names = [(each, agents.of(each.refusal.agent, each.last)) for each in refusals.counted]
-    asked = [(each, name) for each, name in names if wanted.takes(each, name)]
-    addresses = {*(each.refusal.agent for each in refusals.counted), *refusals.suppressed}
+    names = [(refusal, agents.of(refusal.refusal.agent, refusal.last)) for refusal in refusals.counted]
+    asked = [(refusal, name) for refusal, name in names if wanted.takes(refusal, name)]
+    addresses = {*(refusal.refusal.agent for refusal in refusals.counted), *refusals.suppressed}
     without = {address for address in addresses if wanted.leaves_out(address, agents)}
-    chosen = [(each, name) for each, name in asked if each.refusal.agent not in without]
-    tried = sum(each.times for each, _ in asked if each.refusal.agent in without)
+    chosen = [(refusal, name) for refusal, name in asked if refusal.refusal.agent not in without]
+    tried = sum(refusal.times for refusal, _ in asked if refusal.refusal.agent in without)
     tried += sum(times for address, times in refusals.suppressed.items() if address in without)
-    found = len(chosen)
+    total = len(chosen)
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
     suppressed = []
-    latest = {each.refusal.agent: each.last for each in refusals.counted}  # suppressed refusals have no time
+    latest = {
+        refusal.refusal.agent: refusal.last for refusal in refusals.counted
+    }  # suppressed refusals have no time
     for address, times in sorted(refusals.suppressed.items()):
         name = agents.of(address, latest.get(address, now))
         if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:
             suppressed.append(Suppressed(name or None, address, times))
     return DenialsAnswer(
-        tuple(denial(each, name, agents, adviser) for each, name in chosen),
-        found - len(chosen),
+        tuple(denial(refusal, name, agents, adviser) for refusal, name in chosen),
+        total - len(chosen),
         refusals.more,
         tuple(suppressed),
         0 if wanted.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),

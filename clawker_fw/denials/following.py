@@ -31,17 +31,17 @@ class _Ended:
 class Following:
     """New refusals of a stack. Each log is followed in its own thread."""
 
-    def __init__(self, reader: EngineReader, project: str, found: Sources) -> None:
+    def __init__(self, reader: EngineReader, project: str, log_sources: Sources) -> None:
         self._reader = reader
         self._project = project
         self._arrived: queue.SimpleQueue[Counted | Gap | Exception | _Ended] = queue.SimpleQueue()
         self._followed: set[str] = set()
-        self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in found.containers)
+        self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in log_sources.containers)
         """The last line of each container, to yield no line twice. None: skip older lines."""
         self._numbering: dict[str, Numbering] = {}
         self._from: dict[str, bytes] = {}
         """When following began, for each log whose older lines are skipped."""
-        self._begin(found.containers)
+        self._begin(log_sources.containers)
 
     def __iter__(self) -> Iterator[Counted | Gap]:
         """Yield refusals and gaps until the stack is gone. Raise EngineError if a log can't be read."""
@@ -59,8 +59,8 @@ class Following:
                         return
                 case Exception() as error:
                     raise error
-                case Counted() | Gap() as told:
-                    yield told
+                case Counted() | Gap() as item:
+                    yield item
 
     def _begin(self, containers: Iterable[tuple[Sibling, str]]) -> None:
         for sibling, container in containers:
@@ -76,7 +76,7 @@ class Following:
                 lines = self._begin_at(sibling, container)
                 with self._reader.log(container, lines, follow=True) as log:
                     for some in log:
-                        self._tell(sibling, container, some)
+                        self._report(sibling, container, some)
         except Exception as error:  # noqa: BLE001 - raised again by the iterator
             self._arrived.put(error)
         time.sleep(_LOOK_EVERY)
@@ -96,15 +96,15 @@ class Following:
         if not last:
             return None
         newest = newest_lines(self._reader, container, last)
-        self._tell(sibling, container, newest)
+        self._report(sibling, container, newest)
         return len(newest)
 
-    def _tell(self, sibling: Sibling, container: str, lines: list[bytes]) -> None:
+    def _report(self, sibling: Sibling, container: str, lines: list[bytes]) -> None:
         before = self._last[container] or b""
         fresh = [line for line in lines if line > before]
         records = list(records_in(fresh))
         for gap in self._numbering[container].add(records):
             self._arrived.put(gap)
-        for each in refusals_in(sibling, records):
-            self._arrived.put(each)
+        for refusal in refusals_in(sibling, records):
+            self._arrived.put(refusal)
         self._last[container] = max([before, *fresh])

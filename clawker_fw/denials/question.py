@@ -92,42 +92,47 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
     Nobody is asked if the rules now allow it, if a rule denies the name or gives it a fixed address, if an expired
     rule led to private addresses, or if one more rule for exactly this is not enough.
     """
-    found = Adviser(explainer).explained(counted)
+    explanation = Adviser(explainer).explained(counted)
     name = host_of(counted)
-    if found is None or found.target.name != name or found.allowed or found.reason not in NOT_ALLOWED:
+    if (
+        explanation is None
+        or explanation.target.name != name
+        or explanation.allowed
+        or explanation.reason not in NOT_ALLOWED
+    ):
         return None
     resolved = counted.refusal.protocol == "dns" and explainer.resolves(name)
     if resolved or any((rule.denies or rule.host) and rule.covers(name) for rule in rules.rules):
         return None
-    if found.claimed_by not in {None, found.own} or _restricted(found):
+    if explanation.claimed_by not in {None, explanation.own} or _restricted(explanation):
         return None
-    remedy = remedy_of(found)
+    remedy = remedy_of(explanation)
     if remedy is None or not (remedy.allow and remedy.command) or not {*remedy.opens} <= {Opened.TRANSPORT}:
         return None
     return Question(
-        found.target,
+        explanation.target,
         remedy.allow,
         agents,
         counted.times,
         counted.refusal.protocol,
-        found.reason,
-        found.sentence,
-        _nearest(explainer, found),
-        found.own if found.own_ended else None,
+        explanation.reason,
+        explanation.sentence,
+        _nearest(explainer, explanation),
+        explanation.own if explanation.own_ended else None,
         known=explainer.resolves(name),
     )
 
 
-def _nearest(explainer: Explainer, found: Explanation) -> Near | None:
-    if found.rule and found.reason is Reason.EXPIRED:
-        return Near(found.rule, Difference.ENDED)
-    return next(iter(explainer.explain(found.target).near), None)
+def _nearest(explainer: Explainer, explanation: Explanation) -> Near | None:
+    if explanation.rule and explanation.reason is Reason.EXPIRED:
+        return Near(explanation.rule, Difference.ENDED)
+    return next(iter(explainer.explain(explanation.target).near), None)
 
 
-def _restricted(found: Explanation) -> bool:
+def _restricted(explanation: Explanation) -> bool:
     """Whether a rule for the name, current or expired, has restrictions that a new rule would lose."""
     return any(
-        rule.allow_private or rule.host or (rule.paths is not None and rule != found.own)
-        for rule in (found.rule, found.own)
+        rule.allow_private or rule.host or (rule.paths is not None and rule != explanation.own)
+        for rule in (explanation.rule, explanation.own)
         if rule and not rule.denies
     )

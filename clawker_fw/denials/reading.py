@@ -1,4 +1,4 @@
-"""Reads refusals from the logs of Envoy and CoreDNS, and from the records that replacements carried over.
+"""Reads refusals from the logs of Envoy and CoreDNS, and from the records that replacements handed over.
 
 An engine reads a log quickly from its end, but scans all of it for a time. So ever more lines are requested until
 they are old enough. Fewer lines than requested mean the whole log, or a truncated line
@@ -21,10 +21,10 @@ from clawker_fw.engine.newest import newest_lines
 from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
+from clawker_fw.fwctl import NO_ANSWER, HelperReader, Suppressed
 from clawker_fw.model.containers import ContainerSummary
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.carried import carried
+from clawker_fw.reconcile.handed_over import handed_over
 from clawker_fw.stack.labels import sibling_of
 from clawker_fw.stack.topology import network_names
 
@@ -57,26 +57,26 @@ class Sources:
 def sources(reader: EngineReader, project: str) -> Sources:
     """Find a project's containers, also replaced ones, and its agents. Raise RefusedError if it is not up."""
     network = network_names(project)[Role.AGENTS]
-    found: list[tuple[Sibling, str]] = []
-    there: list[ContainerSummary] = []
-    for each in reader.listing():
-        sibling = sibling_of(each, project)
+    firewall: list[tuple[Sibling, str]] = []
+    attached: list[ContainerSummary] = []
+    for container in reader.listing():
+        sibling = sibling_of(container, project)
         if sibling is not None:
-            found.append((sibling, each.id))
-        elif each.attached and network in each.networks and each.networks[network].address:
-            there.append(each)
-    if not found:
+            firewall.append((sibling, container.id))
+        elif container.attached and network in container.networks and container.networks[network].address:
+            attached.append(container)
+    if not firewall:
         raise RefusedError(
             "not-up", f"{project} is not up, so nothing is on record.", hint="Start it with `clawker-fw run`."
         )
-    networks = [each for each in reader.networks() if each.name == network]
-    subnets = (subnet for each in networks for subnet in each.subnets)
-    words = {network, *(each.id for each in networks)}
-    return Sources(tuple(found), _attached(reader, network, words, there), own_names(project, subnets))
+    networks = [view for view in reader.networks() if view.name == network]
+    subnets = (subnet for view in networks for subnet in view.subnets)
+    words = {network, *(view.id for view in networks)}
+    return Sources(tuple(firewall), _attached(reader, network, words, attached), own_names(project, subnets))
 
 
 def _attached(
-    reader: EngineReader, network: str, words: Collection[str], there: Sequence[ContainerSummary]
+    reader: EngineReader, network: str, words: Collection[str], containers: Sequence[ContainerSummary]
 ) -> dict[str, Attached]:
     """Return agents by address. Each is inspected, because a list does not say when a container was started.
 
@@ -84,15 +84,17 @@ def _attached(
     """
 
     def read(some: Sequence[ContainerSummary]) -> dict[str, Attached]:
-        found: dict[str, Attached] = {}
-        for each in some:
+        agents: dict[str, Attached] = {}
+        for container in some:
             with suppress(EngineError):  # the refusals are shown without its name
-                if view := reader.container(each.id):
+                if view := reader.container(container.id):
                     agent = Attached(view.name, _seconds(view.started), view.network_mode in words)
-                    found[each.networks[network].address] = agent
-        return found
+                    agents[container.networks[network].address] = agent
+        return agents
 
-    return {address: agent for each in shared_out(read, there) for address, agent in each.result().items()}
+    return {
+        address: agent for future in shared_out(read, containers) for address, agent in future.result().items()
+    }
 
 
 def _seconds(moment: str) -> float:
@@ -102,19 +104,20 @@ def _seconds(moment: str) -> float:
 class Reading:
     """The logs of containers, read in the background from the start."""
 
-    def __init__(self, reader: EngineReader, found: Sources, since: float | None = None) -> None:
+    def __init__(self, reader: EngineReader, log_sources: Sources, since: float | None = None) -> None:
         """Read the refusals since a time in seconds since 1970, or all that are stored."""
         begin = b"" if since is None else stamp(since)
         self._begun: list[Future[Tally]] = [
-            in_background(_to_the_end, reader, sibling, each, begin) for sibling, each in found.containers
+            in_background(_to_the_end, reader, sibling, container, begin)
+            for sibling, container in log_sources.containers
         ]
 
     def refusals(self) -> Refusals:
         """Return the refusals. Raise EngineError if a log can't be read."""
         tallies = []
-        for each in self._begun:
+        for future in self._begun:
             with suppress(NotFoundError):  # replaced meanwhile
-                tallies.append(each.result())
+                tallies.append(future.result())
         return together(tallies)
 
 
@@ -123,7 +126,7 @@ def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: b
     asking = in_background(_suppressed, reader, container)
     tally = records(reader, sibling, container, since, asking)
     end = time.monotonic() + _ARRIVES_WITHIN
-    while gap := tally.numbering.missing_after(tally.told.lines):
+    while gap := tally.numbering.missing_after(tally.reported.lines):
         if time.monotonic() > end:
             tally.gaps.append(gap)
             break
@@ -137,7 +140,7 @@ def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
     """Return a helper's counts of refusals, or None if it has none to report."""
     try:
         return HelperReader(reader, container).suppressed()
-    except NOT_TOLD:
+    except NO_ANSWER:
         return None
     except EngineError:
         view = reader.container(container)
@@ -159,12 +162,12 @@ def records(
         EngineError: when they are unreadable.
     """
     wanted = _FIRST_LINES if since else None
-    earlier = in_background(carried, reader, container)
+    earlier = in_background(handed_over, reader, container)
     while True:
         first, last, lines = b"", b"", 0
         with reader.log(container, wanted) as log:
-            told = asking.result() if asking else None
-            tally = Tally(sibling, told)
+            suppressed = asking.result() if asking else None
+            tally = Tally(sibling, suppressed)
             tally.add(earlier.result(), since)
             for some in log:
                 first, last = first or some[0], some[-1]
@@ -177,7 +180,7 @@ def records(
     newest = newest_lines(reader, container, complete_to)
     if newest and newest[0] <= complete_to:
         return tally
-    tally = Tally(sibling, told)
+    tally = Tally(sibling, suppressed)
     tally.add(earlier.result(), since)
     with reader.log(container, None) as log:
         before = [line for some in log for line in some if not newest or line < newest[0]]

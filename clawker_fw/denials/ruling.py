@@ -85,10 +85,10 @@ def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> 
     """
     wanted = _addition(question, reply, _note(question, who, now), now)
 
-    def decide(there: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
-        same = (each.rule for each in there if identity(each.rule) == identity(wanted.rule))
-        old = next((each.note.partition(_ASKED_BY)[0] for each in same), "")
-        return add(there, [replace(wanted, note=f"{old}{wanted.note}"[:_LONGEST_NOTE])], now.timestamp())
+    def decide(entries: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
+        same = (entry.rule for entry in entries if identity(entry.rule) == identity(wanted.rule))
+        old = next((rule.note.partition(_ASKED_BY)[0] for rule in same), "")
+        return add(entries, [replace(wanted, note=f"{old}{wanted.note}"[:_LONGEST_NOTE])], now.timestamp())
 
     return decide
 

@@ -93,9 +93,9 @@ class Suggestions:
     left_out: tuple[Need, ...] = ()
     """What agents wanted, and is not suggested."""
 
-    def added_to(self, there: Sequence[Written], now: float) -> tuple[Edit, Sequence[EditResult]]:
+    def added_to(self, entries: Sequence[Written], now: float) -> tuple[Edit, Sequence[EditResult]]:
         """Return the edit that adds the presets and rules. Raise RefusedError as `edits.add` does."""
-        edit, results = add(there, [need.addition(now) for need in self.rules], now)
+        edit, results = add(entries, [need.addition(now) for need in self.rules], now)
         names = [use.name for use in self.presets]
         sections = {"presets": Appended(tuple(names))} if names else {}
         added = [EditResult(EditOutcome.ADDED, f"preset {name}") for name in names]
@@ -105,7 +105,7 @@ class Suggestions:
 def suggest(denials: Iterable[Denial], explainer: Explainer, presets: Iterable[Preset]) -> Suggestions:
     """Return suggestions for denials by the rules, which must not be observed."""
     adviser, needs, left_out = Adviser(explainer), dict[Target, Need](), dict[Target, Need]()
-    unmet = [each for each in denials if _refusal(each).reason in _SHOWN and not each.advice.allowed]
+    unmet = [denial for denial in denials if _refusal(denial).reason in _SHOWN and not denial.advice.allowed]
     requested = {refusal.name for refusal in map(_refusal, unmet) if refusal.protocol != "dns"}
     for denial in unmet:
         refusal = _refusal(denial)

@@ -20,7 +20,7 @@ from clawker_fw.denials.refusal import (
 )
 from clawker_fw.fwctl import Suppressed
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.carried import UNKNOWN_AGENT
+from clawker_fw.reconcile.handed_over import UNKNOWN_AGENT
 
 MOST_DIFFERENT = 100_000
 """The number of different refusals that are stored; others are only counted."""
@@ -58,9 +58,9 @@ class Numbering:
 class Tally:
     """One container's refusals, with counts and times. `told` are those that its helper has only counted."""
 
-    def __init__(self, sibling: Sibling, told: Suppressed | None = None) -> None:
+    def __init__(self, sibling: Sibling, suppressed: Suppressed | None = None) -> None:
         self.sibling = sibling
-        self.told = told or Suppressed(0)
+        self.reported = suppressed or Suppressed(0)
         self.counted: dict[Refusal, Counted] = {}
         self.more = 0
         """Refusals beyond the limit on different ones."""
@@ -83,14 +83,14 @@ class Tally:
         if own:
             gaps = self.numbering.add(records)
             self.gaps += [gap for gap in gaps if (gap.until or "").encode() >= since and gap not in self.gaps]
-            records = [(moment, record) for moment, record in records if not self.told.include(record)]
+            records = [(moment, record) for moment, record in records if not self.reported.include(record)]
         records = [(moment, record) for moment, record in records if moment.encode() >= since]
         self.latest = max([self.latest, *(moment.encode() for moment, _ in records)])
         self._count(records)
 
     def add_waiting(self, since: bytes) -> None:
         """Count the refusals since a time that wait for room in the log."""
-        waiting = [(str(record.get("last", "")), record) for record in self.told.counted]
+        waiting = [(str(record.get("last", "")), record) for record in self.reported.counted]
         self._count([(moment, record) for moment, record in waiting if moment.encode() >= since])
 
     def _count(self, records: Sequence[Record]) -> None:
@@ -108,19 +108,19 @@ class Tally:
 
 def together(tallies: Sequence[Tally]) -> Refusals:
     """Merge tallies, adding up equal refusals."""
-    found: dict[Refusal, Counted] = {}
+    by_refusal: dict[Refusal, Counted] = {}
     suppressed: Counter[str] = Counter()
     for tally in tallies:
         suppressed.update(tally.suppressed)
         for refused in tally.counted.values():
-            if known := found.get(refused.refusal):
+            if known := by_refusal.get(refused.refusal):
                 known.add(refused)
             else:
-                found[refused.refusal] = refused
-    refusing = {refusal.sibling for refusal in found}
+                by_refusal[refused.refusal] = refused
+    refusing = {refusal.sibling for refusal in by_refusal}
     for tally in tallies:
         if tally.sibling in refusing:  # the first refusals are always logged
-            suppressed.update({UNKNOWN_AGENT: tally.told.refusals, **tally.told.dropped})
-    counted = tuple(sorted(found.values(), key=lambda each: each.last))
+            suppressed.update({UNKNOWN_AGENT: tally.reported.refusals, **tally.reported.dropped})
+    counted = tuple(sorted(by_refusal.values(), key=lambda refusal: refusal.last))
     gaps = tuple(gap for tally in tallies for gap in tally.gaps)
     return Refusals(counted, sum(tally.more for tally in tallies), +suppressed, gaps)

@@ -29,31 +29,31 @@ def read(reader: EngineReader, project: str) -> Usage:
         RefusedError: when there is no Envoy.
         EngineError: when an Envoy does not answer.
     """
-    there = [each.id for each in reader.listing() if sibling_of(each, project) is Sibling.ENVOY]
-    if not there:
+    envoys = [container.id for container in reader.listing() if sibling_of(container, project) is Sibling.ENVOY]
+    if not envoys:
         raise RefusedError(
             "not-up",
-            f"{project} is not up, so nobody knows what its agents have used.",
+            f"{project} is not up, so the usage of its agents is unknown.",
             hint="Start it with `clawker-fw run`. What was used before `clawker-fw down` is gone.",
         )
-    return together([HelperReader(reader, each).usage() for each in there])
+    return together([HelperReader(reader, envoy).usage() for envoy in envoys])
 
 
 def together(known: Sequence[Usage]) -> Usage:
     """Merge the counts of several recorders."""
-    latest = max(known, key=lambda each: each.now)
-    ports = {port for each in known for port in each.open}
+    latest = max(known, key=lambda usage: usage.now)
+    ports = {port for usage in known for port in usage.open}
     return replace(
         latest,
-        since=min(each.since for each in known),
-        uses=tuple(use for each in known for use in each.uses),
-        lost=sum(each.lost for each in known),
-        open={port: sum(each.open.get(port, 0) for each in known) for port in sorted(ports)},
+        since=min(usage.since for usage in known),
+        uses=tuple(use for usage in known for use in usage.uses),
+        lost=sum(usage.lost for usage in known),
+        open={port: sum(usage.open.get(port, 0) for usage in known) for port in sorted(ports)},
     )
 
 
 @dataclass(frozen=True)
-class Worth:
+class RuleUsage:
     """A rule and its uses. `open` are connections that may belong to it, and are counted when they end."""
 
     rule: Rule
@@ -63,25 +63,25 @@ class Worth:
     @cached_property
     def last(self) -> float | None:
         """When it was last used, in seconds since 1970, or None if unknown."""
-        return max((each.last for each in self.uses), default=None)
+        return max((use.last for use in self.uses), default=None)
 
     @property
     def connections(self) -> int:
         """The number of ended connections."""
-        return sum(each.connections for each in self.uses)
+        return sum(use.connections for use in self.uses)
 
     @property
     def received(self) -> int:
         """Bytes that these received from agents."""
-        return sum(each.received for each in self.uses)
+        return sum(use.received for use in self.uses)
 
     @property
     def sent(self) -> int:
         """Bytes that these sent to agents."""
-        return sum(each.sent for each in self.uses)
+        return sum(use.sent for use in self.uses)
 
 
-def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
+def usage_of_rules(rules: RuleSet, usage: Usage) -> tuple[RuleUsage, ...]:
     """Return the usage of each rule that allows something and has not expired, in the rules' order.
 
     Denied rules of presets are left out, because a deny rule is how users remove them.
@@ -92,13 +92,13 @@ def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
     for rule in in_force.rules:
         if rule.destination.subtree and not rule.denies:
             subtrees.setdefault(str(rule.destination), []).append(rule)
-    found: dict[Rule, list[Use]] = {}
+    uses: dict[Rule, list[Use]] = {}
     for use in usage.uses:
         used = _rule_of(use, policy, subtrees.get(use.name, ()))
         if used:
-            found.setdefault(used, []).append(use)
+            uses.setdefault(used, []).append(use)
     return tuple(
-        Worth(rule, tuple(found.get(rule, ())), _open(rule, usage))
+        RuleUsage(rule, tuple(uses.get(rule, ())), _open(rule, usage))
         for rule in in_force.rules
         if not rule.denies
         and not (rule.preset and policy.decide(rule.destination.name, *rule.keys[0]).reason is Reason.DENIED)
@@ -144,9 +144,9 @@ class Period:
         return self.known <= self.asked
 
 
-def unused(found: Sequence[Worth], period: Period) -> tuple[Worth, ...]:
+def unused(usages: Sequence[RuleUsage], period: Period) -> tuple[RuleUsage, ...]:
     """Return the rules without a known use in a period."""
-    return tuple(each for each in found if each.last is None or each.last < period.begin)
+    return tuple(rule_usage for rule_usage in usages if rule_usage.last is None or rule_usage.last < period.begin)
 
 
 def removing(rule: Rule, file: Path | None) -> str:

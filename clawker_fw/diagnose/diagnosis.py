@@ -1,4 +1,4 @@
-"""The checks of `doctor`: one function for each possible problem, with its fix.
+"""The checks of `doctor`: one function per possible problem, with its fix.
 
 Nothing here changes a stack. A check is `skipped` if it needs something that is missing, which an earlier check
 reports.
@@ -21,15 +21,15 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.errand import lacking
+from clawker_fw.reconcile.one_shot import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner
 from clawker_fw.rules.rule import HOST, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Target
+from clawker_fw.stack.collector import certificates, destination, is_live
 from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.labels import INFRA_CERTS_READY
-from clawker_fw.stack.telemetry import certificates, destination, is_live
 
 _CLOCKS_APART = 2.0
 """The accepted difference between two clocks in seconds, besides the request's time."""
@@ -97,7 +97,7 @@ def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterato
         yield _warning(
             "container",
             f"{seen}, its network is {network}, and state is kept in here alone.",
-            f"Certificates and authorities are lost with the container, unless a volume is mounted at {state}.",
+            f"Certificates and CAs are lost with the container, unless a volume is mounted at {state}.",
         )
     else:
         yield _ok("container", f"{seen}, its network is {network}, and its state is kept.")
@@ -166,8 +166,8 @@ def stack(seen: Comparison) -> Iterator[Check]:
             f"{seen.desired.project} is {seen.diff.verdict}: {number} difference{'s' if number > 1 else ''}.",
             "`clawker-fw drift` shows the differences, and `clawker-fw run` closes them.",
         )
-    for each in seen.advice:
-        yield Check(each.code, CheckHealth.WARNING, each.message)
+    for advice in seen.advice:
+        yield Check(advice.code, CheckHealth.WARNING, advice.message)
 
 
 def kernel(writer: EngineWriter, seen: Comparison) -> Check:
@@ -179,7 +179,7 @@ def kernel(writer: EngineWriter, seen: Comparison) -> Check:
         why = "The first `clawker-fw run` checks the kernel, before it creates anything."
         return _skipped("kernel", why)
     if missing := lacking(writer, seen.desired.project, asked):
-        advice = "Each sentence says what is needed on the engine's machine."
+        advice = "Each sentence says what is needed on the Docker host."
         return _failure("kernel", f"It lacks what the firewall needs: {'; '.join(missing)}.", advice)
     return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
 
@@ -225,11 +225,11 @@ def untracked(bridge: str) -> str:
 
 def agents(seen: Comparison) -> Check:
     """Whether every agent is confined."""
-    if opened := [each for each in seen.agents if each.openings]:
-        ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
+    if opened := [agent for agent in seen.agents if agent.openings]:
+        ways_around = (f"{agent.name} ({'; '.join(way.phrase for way in agent.openings)})" for agent in opened)
         advice = "Start them again with `clawker-fw agent run`, and without these options."
         return _failure("agents", f"With a way around the firewall: {', '.join(ways_around)}.", advice)
-    if weak := [each.name for each in seen.agents if each.weaknesses]:
+    if weak := [agent.name for agent in seen.agents if agent.weaknesses]:
         advice = "`clawker-fw status` says why. What `clawker-fw agent run` starts has no weakness."
         return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
@@ -242,14 +242,18 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
     endpoint = seen.blueprint.settings.otel.endpoint
     if endpoint is None:
         return
-    probes = {each: found.probe for each, found in seen.observed.siblings.items() if found.probe}
-    lost = {each: probe.records for each, probe in probes.items() if probe.records.lost}
-    if silent := [each.value for each, records in lost.items() if not records.sent]:
+    probes = {
+        sibling: observed_sibling.probe
+        for sibling, observed_sibling in seen.observed.siblings.items()
+        if observed_sibling.probe
+    }
+    lost = {sibling: probe.records for sibling, probe in probes.items() if probe.records.lost}
+    if silent := [sibling.value for sibling, records in lost.items() if not records.sent]:
         number = sum(records.lost for records in lost.values() if not records.sent)
         yield _failure(
             "telemetry",
             f"Nothing of {' and '.join(silent)} has arrived at {endpoint}: {number:,} records are lost.",
-            "Check that the collector runs, that the engine's machine reaches it, and that it accepts the "
+            "Check that the collector runs, that the Docker host reaches it, and that it accepts the "
             "certificates: `clawker-fw certs show`, `docker logs`.",
         )
     elif lost:
@@ -284,7 +288,7 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
         return _failure(
             "upstream-dns",
             f"Envoy can resolve none of {', '.join(asked)} ({name}: {error}).",
-            "Check the name servers of the engine's machine (/etc/resolv.conf), and its way to them.",
+            "Check the name servers of the Docker host (/etc/resolv.conf), and its way to them.",
         )
     if unknown:
         advice = (
@@ -310,7 +314,7 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
     known = _plain(seen.blueprint.rules)
-    rule = next((each for each in known if _request_for(each) is not None), known[0] if known else None)
+    rule = next((rule for rule in known if _request_for(rule) is not None), known[0] if known else None)
     if rule is None or rule.port is None:
         yield _skipped("way-out", "No rule is for a single name, so there is none to try.")
         return
@@ -338,12 +342,12 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
 
 def _plain(rules: RuleSet) -> list[Rule]:
     return [
-        each
-        for each in rules.rules
-        if not each.denies
-        and not each.destination.subtree
-        and each.protocol in {Protocol.HTTPS, Protocol.HTTP}
-        and not each.opaque
+        rule
+        for rule in rules.rules
+        if not rule.denies
+        and not rule.destination.subtree
+        and rule.protocol in {Protocol.HTTPS, Protocol.HTTP}
+        and not rule.opaque
     ]
 
 
@@ -357,13 +361,13 @@ def _may_keep_in(seen: Comparison) -> str:
     if not _running(seen, Sibling.ENVOY):
         return "Envoy does not run, so agents reach nothing: `clawker-fw run` starts it."
     if not seen.observed.machine.forwards:
-        return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
+        return "The Docker host forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
     way_out = seen.observed.networks.get(Role.EGRESS)
     ours = seen.desired.networks[Role.EGRESS].options
     added = [f"{name}={text}" for name, text in way_out.options.items() if name not in ours] if way_out else []
     by_engine = f" Its `default-network-opts` add {', '.join(sorted(added))}." if added else ""
     return (
-        "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
+        "If the Docker host itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
         "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
         f"{by_engine} On a VPN, compare the MTU of its interface (`ip link`), often 1,400, with Docker's 1,500: "
         "larger packets are lost, and `iptables -t mangle -I FORWARD -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu` "
@@ -374,29 +378,29 @@ def _may_keep_in(seen: Comparison) -> str:
 def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:
     """Return a function's checks. An engine error fails only this check."""
     try:
-        found = work()
-        return [found] if isinstance(found, Check) else list(found)
+        check = work()
+        return [check] if isinstance(check, Check) else list(check)
     except FirewallError as error:
         return [failed(name, error)]
 
 
 def _running(seen: Comparison, sibling: Sibling) -> str:
-    found = seen.observed.siblings.get(sibling)
-    return found.container.id if found and found.container.running else ""
+    observed = seen.observed.siblings.get(sibling)
+    return observed.container.id if observed and observed.container.running else ""
 
 
 def telemetry_obstacle(observed: Observed, desired: Desired, live: str) -> str:
     """Return why nothing is sent to the collector, or "". `live` is why the loaded certificates are unusable."""
     if observed.absent:
         return f"the stack {desired.project} is not up"
-    if lacking := [each.value for each in Sibling if not _has_loaded(observed.siblings.get(each))]:
+    if lacking := [sibling.value for sibling in Sibling if not _has_loaded(observed.siblings.get(sibling))]:
         return f"{' and '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} loaded no certificate"
-    there = destination({sibling: each.files for sibling, each in observed.siblings.items()})
-    if live or there is None:
+    running = destination({sibling: view.files for sibling, view in observed.siblings.items()})
+    if live or running is None:
         return live
-    endpoint, name = there
-    wanted = destination({sibling: each.hot for sibling, each in desired.siblings.items()})
-    if wanted is None or wanted == there:
+    endpoint, name = running
+    wanted = destination({sibling: spec.hot for sibling, spec in desired.siblings.items()})
+    if wanted is None or wanted == running:
         return ""
     return f"Envoy and CoreDNS send to {endpoint}{f' only if it is {name}' if wanted[0] == endpoint else ''}"
 

@@ -88,8 +88,8 @@ def ask(
         RefusedError: when an attempt is requested and Envoy or CoreDNS does not run.
         EngineError: when the attempt itself fails.
     """
-    running = {each for each, seen in observed.siblings.items() if seen.container.running}
-    idle = [each for each in Sibling if each not in running]
+    running = {sibling for sibling, seen in observed.siblings.items() if seen.container.running}
+    idle = [sibling for sibling in Sibling if sibling not in running]
     if live and idle:
         raise RefusedError(
             "not-up",

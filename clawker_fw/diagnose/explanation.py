@@ -119,14 +119,14 @@ class Explanation:
         """Return the name to resolve, or its fixed address. `machine` is the Docker host's address."""
         return self.rule.leads_to(self.target.name, machine) if self.rule else self.target.name
 
-    def with_addresses(self, found: Lookup) -> "Explanation":
+    def with_addresses(self, lookup: Lookup) -> "Explanation":
         """Return the explanation with the name's addresses, which may be missing or closed."""
         reason = self.reason
-        if self.allowed and not found.addresses:
+        if self.allowed and not lookup.addresses:
             reason = Reason.NO_ADDRESS
-        elif self.allowed and not found.open_to(self.kind):
+        elif self.allowed and not lookup.open_to(self.kind):
             reason = Reason.PRIVATE_ADDRESS
-        return replace(self, lookup=found, reason=reason)
+        return replace(self, lookup=lookup, reason=reason)
 
 
 class Explainer:
@@ -159,7 +159,7 @@ class Explainer:
     def simulator(self) -> Simulator:
         """Tries commands on the rules as they are written."""
         if self._editable:
-            return Simulator(self._editable.there, self._promises, self._now, self._editable)
+            return Simulator(self._editable.entries, self._promises, self._now, self._editable)
         written = [Written(rule, place) for place, rule in enumerate(self._rules.rules)]
         return Simulator(written, self._promises, self._now)
 
@@ -169,7 +169,7 @@ class Explainer:
 
     @cached_property
     def _lasting(self) -> Policy:
-        allowing = (each for each in self._ended if not each.denies)
+        allowing = (rule for rule in self._ended if not rule.denies)
         return Policy(RuleSet((*self._current.rules, *allowing)))
 
     def explain(self, target: Target, request: Request | None = None) -> Explanation:
@@ -181,10 +181,10 @@ class Explainer:
             return explained
         rules, ended, reason = self._rules, self._ended, explained.reason
         related = _related(rules, ended, target) if reason in _UNNAMED else _covering(rules, ended, target)
-        near = [each for each in related if each.rule != explained.rule]
+        near = [near for near in related if near.rule != explained.rule]
         if reason is None:
-            near = [each for each in near if each.difference is Difference.OVERRULED]
-        near.sort(key=lambda each: (_ORDER.index(each.difference), -len(each.rule.destination.name)))
+            near = [near for near in near if near.difference is Difference.OVERRULED]
+        near.sort(key=lambda near: (_ORDER.index(near.difference), -len(near.rule.destination.name)))
         return replace(explained, near=tuple(near[:_MOST_NEAR]))
 
     def decide(self, target: Target, request: Request | None = None) -> Explanation:
@@ -206,9 +206,9 @@ class Explainer:
         wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         covering = self._everything.covering(target.name)
         # Commands can change these fields, so they don't identify a rule.
-        plain = ((each, replace(each, allow_private=False, until=None, paths=None)) for each in covering)
-        own = next((each for each, same in plain if same == wanted), None)
-        pairs = [{each.first, each.second} for each in about_ports([*covering, wanted])]
+        plain = ((rule, replace(rule, allow_private=False, until=None, paths=None)) for rule in covering)
+        own = next((rule for rule, same in plain if same == wanted), None)
+        pairs = [{conflict.first, conflict.second} for conflict in about_ports([*covering, wanted])]
         return Explanation(
             target,
             rule,
@@ -220,7 +220,12 @@ class Explainer:
             request=request if rule and rule.paths else None,
             path=decision.path,
             forbidden=next(
-                (each for each in self._promises if each.forbids(target.name, target.protocol, target.port)), None
+                (
+                    promise
+                    for promise in self._promises
+                    if promise.forbids(target.name, target.protocol, target.port)
+                ),
+                None,
             ),
             way=self._way(target, decision) if decision.allowed else "",
             looks_up=self._rules.proxy is None or bool(rule and not (rule.proxied or rule.denies)),

@@ -65,19 +65,19 @@ def _of_connection(explained: Explanation) -> Remedy | None:
     if sentence := _by_hand(explained):
         return Remedy(sentence)
     wanted = _wanted(explained)
-    found = _best(explained, wanted, _commands(explained, wanted))
-    if found is None:
+    outcome = _best(explained, wanted, _commands(explained, wanted))
+    if outcome is None:
         return Remedy("No command can allow just this: other rules decide. Change them by hand.")
-    how = _how(explained, found)
+    how = _how(explained, outcome)
     if explained.reason is Reason.PRIVATE_ADDRESS:
         text = f"If this address is meant, allow it with {how}."
     elif explained.rule and explained.reason is Reason.DENIED:
         text = f"Make an exception with {how}, or change the rule that denies it{explained.rule.located}."
-    elif found.command.until == AGAIN and _is_runnable(explained, found):
+    elif outcome.command.until == AGAIN and _is_runnable(explained, outcome):
         text = f"Allow it again with {how}, or for good with `--until never`."
     else:
         text = f"Allow it with {how}."
-    return _told(explained, text, found)
+    return _remedy(explained, text, outcome)
 
 
 def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
@@ -90,18 +90,18 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     socket = rule.paths is not None and rule.paths.websocket and request.websocket
     wanted = Wanted(explained.target, Request(request.method, request.path, socket), rule)
     commands = () if deny and deny.expression else _commands_for(rule, request)
-    found = _best(explained, wanted, commands)
-    if found is None and deny:
+    outcome = _best(explained, wanted, commands)
+    if outcome is None and deny:
         return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
-    if found is None:
+    if outcome is None:
         return Remedy(f"Change the paths of the rule{rule.located}.")
-    how = _how(explained, found)
+    how = _how(explained, outcome)
     change = f"change `{deny}`{rule.located}" if deny else ""
     text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
-    told = _told(explained, text, found)
+    remedy = _remedy(explained, text, outcome)
     if request.websocket and not socket:
-        return replace(told, text=f"{told.text} A WebSocket also needs `websocket: true` in the rule.")
-    return told
+        return replace(remedy, text=f"{remedy.text} A WebSocket also needs `websocket: true` in the rule.")
+    return remedy
 
 
 def _best(explained: Explanation, wanted: Wanted, commands: Iterator[AllowCommand] | tuple[()]) -> Outcome | None:
@@ -116,15 +116,15 @@ def _width(outcome: Outcome) -> tuple[bool, bool]:
     return not {*outcome.opens} <= {Opened.TRANSPORT}, outcome.elsewhere is not None or bool(outcome.by_hand)
 
 
-def _is_runnable(explained: Explanation, found: Outcome) -> bool:
-    return not (explained.variable or found.elsewhere or found.by_hand)
+def _is_runnable(explained: Explanation, outcome: Outcome) -> bool:
+    return not (explained.variable or outcome.elsewhere or outcome.by_hand)
 
 
-def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:
-    secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
-    made = Remedy(text, _line(found), found.command, found.opens)
+def _remedy(explained: Explanation, text: str, outcome: Outcome) -> Remedy:
+    secret = f"Envoy adds the secret `{outcome.secret}`." if outcome.secret else ""
+    made = Remedy(text, _line(outcome), outcome.command, outcome.opens)
     made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))
-    return made if _is_runnable(explained, found) else replace(made, command="")
+    return made if _is_runnable(explained, outcome) else replace(made, command="")
 
 
 def also(made: Remedy, subject: str = "This") -> str:
@@ -136,13 +136,13 @@ def also(made: Remedy, subject: str = "This") -> str:
     return f"{subject} also allows {' and '.join(filter(None, (', '.join(others), last)))}."
 
 
-def _line(found: Outcome) -> str:
-    return shlex.join(("clawker-fw", *found.command.words))
+def _line(outcome: Outcome) -> str:
+    return shlex.join(("clawker-fw", *outcome.command.words))
 
 
-def _how(explained: Explanation, found: Outcome) -> str:
-    line, rule = f"`{_line(found)}`", found.elsewhere
-    place = explained.variable or found.by_hand
+def _how(explained: Explanation, outcome: Outcome) -> str:
+    line, rule = f"`{_line(outcome)}`", outcome.elsewhere
+    place = explained.variable or outcome.by_hand
     if rule and not place and rule.preset:
         return f"a rule of your own, which replaces that of the preset{rule.located}"
     place = place or (f"the rule{rule.located}" if rule else "")
@@ -191,8 +191,8 @@ def _usual(explained: Explanation) -> AllowCommand:
         url = f"{before.protocol}://{before.host}" + ("" if usual else f":{before.written_port}")
         private = before.allow_private and not before.at_machine
         return AllowCommand(url, _name_at(before), private, before.reaches_engine, until)
-    beside = (each.rule for each in explained.near if each.rule.covers(target.name))
-    if machine := next((each for each in beside if each.at_machine), None):
+    beside = (near.rule for near in explained.near if near.rule.covers(target.name))
+    if machine := next((rule for rule in beside if rule.at_machine), None):
         url = f"{target.protocol}://{HOST}:{target.port}"
         return AllowCommand(url, _name_at(machine), force=target.port in ENGINE_PORTS, until=until)
     # A rule for exactly this name takes precedence over all rules for names above it.
@@ -232,10 +232,10 @@ def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
 
 
 def _by_hand(explained: Explanation) -> str:
-    rule, found = explained.rule, explained.lookup
+    rule, lookup = explained.rule, explained.lookup
     if explained.forbidden:
         return f"No rule may allow it: `{explained.forbidden}` is promised ({explained.forbidden.place})."
-    if found and _guarded_fails(explained) and not found.open_to("exempt"):
+    if lookup and _guarded_fails(explained) and not lookup.open_to("exempt"):
         return "No rule can allow it: no rule may reach any of its addresses."
     if rule and rule.denies and not rule.destination.subtree and rule.covers(explained.target.name):
         return f"Change or remove the rule that denies it{rule.located}."
@@ -246,5 +246,5 @@ def _by_hand(explained: Explanation) -> str:
 
 
 def _guarded_fails(explained: Explanation) -> bool:
-    found = explained.lookup
-    return found is not None and bool(found.addresses) and not found.open_to("guarded")
+    lookup = explained.lookup
+    return lookup is not None and bool(lookup.addresses) and not lookup.open_to("guarded")

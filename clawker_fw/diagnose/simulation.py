@@ -144,18 +144,18 @@ class Simulator:
 
     def __init__(
         self,
-        there: Sequence[Written],
+        entries: Sequence[Written],
         promises: Iterable[Promise],
         now: float,
         editable: Editable | None = None,
     ) -> None:
         """Take all rules with their places, and the file with them. `now` is in seconds since 1970."""
         self._editable = editable
-        self._there = there
+        self._entries = entries
         self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
         self._now = now
         self._by_name: dict[str, list[Written]] = {}
-        for one in there:
+        for one in entries:
             self._by_name.setdefault(one.rule.destination.name, []).append(one)
 
     def outcome(self, command: AllowCommand, wanted: Wanted) -> Outcome:
@@ -178,7 +178,7 @@ class Simulator:
                 if now is None or (wanted.private and not now.private):
                     return nothing
                 met, secret = True, now.secret
-        in_order = tuple(each for each in Opened if each in opened)
+        in_order = tuple(kind for kind in Opened if kind in opened)
         return Outcome(command, met, in_order, change.elsewhere, change.by_hand, secret)
 
     def _change(self, command: AllowCommand) -> "_Change | None":
@@ -187,8 +187,8 @@ class Simulator:
             addition = command.addition(self._now)
             near = self._near(addition.rule.destination)
             # Simulate as if all rules were in the file; rules elsewhere are reported afterwards.
-            there = [Written(one.rule, place) for place, one in enumerate(near)]
-            edit, _ = edits.add(there, [addition], self._now)
+            entries = [Written(one.rule, place) for place, one in enumerate(near)]
+            edit, _ = edits.add(entries, [addition], self._now)
             after = edits.resulting((one.rule for one in near), addition)
             for rule in after:
                 if rule.paths:
@@ -213,11 +213,11 @@ class Simulator:
         parts = destination.name.split(".")
         above = (".".join(parts[start:]) for start in range(len(parts)))
         covering = (one for name in above for one in self._by_name.get(name, ()))
-        found = {id(one): one for one in covering if one.rule.covers(destination.name)}
+        by_id = {id(one): one for one in covering if one.rule.covers(destination.name)}
         if destination.subtree:
             below = f".{destination.name}"
-            found |= {id(one): one for one in self._there if one.rule.destination.name.endswith(below)}
-        return list(found.values())
+            by_id |= {id(one): one for one in self._entries if one.rule.destination.name.endswith(below)}
+        return list(by_id.values())
 
     def base(self, target: Target) -> Rule | None:
         """Return the rule that allows a connection, or would if nothing had expired or denied it."""
@@ -244,31 +244,31 @@ def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:
 
 def _names(change: _Change, wanted: Wanted) -> set[str]:
     rule = change.rule
-    found = {rule.destination.name}
+    names = {rule.destination.name}
     if rule.destination.subtree:
         below = f".{rule.destination.name}"
         known = {name for other in change.before if (name := other.destination.name).endswith(below)}
-        found |= {f"{_ANOTHER}.{name}" for name in (*known, rule.destination.name)} | known
-        found |= {wanted.target.name} if rule.covers(wanted.target.name) else set()
-    return found
+        names |= {f"{_ANOTHER}.{name}" for name in (*known, rule.destination.name)} | known
+        names |= {wanted.target.name} if rule.covers(wanted.target.name) else set()
+    return names
 
 
 def _requests(rule: Rule, inspecting: Sequence[Paths], wanted: Wanted) -> Iterator[Request]:
     """Yield requests: the rules' paths and nearby ones, with all relevant methods."""
     new = rule.paths.rules if rule.paths else ()
-    literal = [each.path for each in new if not each.expression]
+    literal = [rule.path for rule in new if not rule.expression]
     if wanted.request:
         literal.append(wanted.request.path)
-    known = [each for paths in inspecting for each in paths.rules if not each.expression]
+    known = [rule for paths in inspecting for rule in paths.rules if not rule.expression]
     folders = tuple(f"{path.rstrip('/')}/" for path in literal)
-    below = [each.path for each in known if each.path.startswith(folders)]
-    paths = {"/", *literal, *below[:_MOST_PATHS], *(each.path for each in known[:_MOST_PATHS])}
-    methods = {*_METHODS, *(method for each in (*new, *known[:_MOST_PATHS]) for method in each.methods)}
+    below = [rule.path for rule in known if rule.path.startswith(folders)]
+    paths = {"/", *literal, *below[:_MOST_PATHS], *(rule.path for rule in known[:_MOST_PATHS])}
+    methods = {*_METHODS, *(method for rule in (*new, *known[:_MOST_PATHS]) for method in rule.methods)}
     if wanted.request:
         methods.add(wanted.request.method)
     around = {near for path in paths for near in _around(path)}
     yield from (Request(method, path, socket) for path in around for method in methods for socket in (False, True))
-    for repository in (one for each in inspecting for one in each.repositories[:_MOST_PATHS]):
+    for repository in (one for inspected in inspecting for one in inspected.repositories[:_MOST_PATHS]):
         yield from (Request(sent.method, sent.target) for sent in repository.requests(lfs=True))
 
 

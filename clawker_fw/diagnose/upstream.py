@@ -24,7 +24,7 @@ _CONNECTED, _WANTS_CREDENTIALS = 200, 407
 
 
 def checks(reader: EngineReader, seen: Comparison, environment: Mapping[str, str]) -> Iterator[Check]:
-    """Yield whether the proxy connects to a host for each port of the rules, and to nothing that it should not."""
+    """Yield whether the proxy connects to a host per port of the rules, and to nothing that it should not."""
     proxy = seen.blueprint.rules.proxy
     if proxy is None:
         if sentence := offer(environment):
@@ -73,7 +73,7 @@ def _of_rules(proxy: Proxy, by_target: Mapping[str, ProxyAnswer], *, named: bool
     """Return the check of the answers. Without a `named` host of a rule, any answer shows that the proxy works."""
     answers = tuple(by_target.values())
     if all(not answer.status for answer in answers):
-        advice = "Check `upstream.proxy` and `upstream.ca_file`, and the way of the engine's machine to the proxy."
+        advice = "Check `upstream.proxy` and `upstream.ca_file`, and the way of the Docker host to the proxy."
         return Check(_NAME, CheckHealth.FAILED, f"The proxy {proxy} gives no answer: {answers[0].error}.", advice)
     if any(answer.status == _WANTS_CREDENTIALS for answer in answers):
         demanded = next(answer.challenges for answer in answers if answer.status == _WANTS_CREDENTIALS)

@@ -13,7 +13,7 @@ from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
 from clawker_fw.model.files import File, Files
 from clawker_fw.stack.container import VOLUME
-from clawker_fw.stack.files import FOLDER, found
+from clawker_fw.stack.files import FOLDER, as_read
 
 CHUNK = 1 << 16
 """Bytes per read, few enough for the allocator to return the memory to the system."""
@@ -61,13 +61,13 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
                 raise tarfile.ReadError(f"there are more than {bounds.ENTRIES:,}")
             path = member.name.partition("/")[2]
             if content := archive.extractfile(member) if member.isfile() else None:
-                before, file = known.get(path), _found(content.read(), member, root)
+                before, file = known.get(path), _read_member(content.read(), member, root)
                 files[path] = before if before is not None and before == file else file
             elif member.isdir():
-                if (folder := _found(b"", member, root)) != FOLDER:
+                if (folder := _read_member(b"", member, root)) != FOLDER:
                     files[f"{VOLUME}/{path}".rstrip("/")] = folder
             else:
-                files[path] = _found(b"-> " + os.fsencode(member.linkname), member, root)
+                files[path] = _read_member(b"-> " + os.fsencode(member.linkname), member, root)
         if stream.ended:
             raise tarfile.ReadError("its end is missing")
         while stream.read(CHUNK):  # the engine finishes only when everything has been read
@@ -96,9 +96,9 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def _found(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
+def _read_member(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
     owner = (_inside(member.uid, root[0]), _inside(member.gid, root[1]))
-    return found(content, stat.S_IMODE(member.mode), owner)
+    return as_read(content, stat.S_IMODE(member.mode), owner)
 
 
 def _inside(identity: int, root: int) -> int:
@@ -118,6 +118,6 @@ class IteratorReader(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes, and none only at the end."""
         self._rest = self._rest or next(self._chunks, b"")
-        found, self._rest = self._rest[:size], self._rest[size:]
-        self.ended = not found
-        return found
+        chunk, self._rest = self._rest[:size], self._rest[size:]
+        self.ended = not chunk
+        return chunk

@@ -5,7 +5,7 @@ They bound the memory for an answer. Streams such as logs are bounded piece by p
 """
 
 ANSWER = 64 << 20
-"""A JSON answer. The longest is a list, with 2 KiB for each container."""
+"""A JSON answer. The longest is a list, with 2 KiB per container."""
 
 PIECE = 16 << 20
 """A frame of a log or a program's output, or a chunk of HTTP. Engines send 32 KiB."""

@@ -52,9 +52,11 @@ def proxy_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
         EngineError: when the configuration is unreadable.
     """
     engines = main_file(environment).get("proxies")
-    proxies = [each for each in engines.values() if isinstance(each, dict)] if isinstance(engines, dict) else []
-    found = (name for key, name in _VARIABLES.items() if any(each.get(key) for each in proxies))
-    return tuple(spelling for name in found for spelling in (name, name.lower()))
+    proxies = (
+        [engine for engine in engines.values() if isinstance(engine, dict)] if isinstance(engines, dict) else []
+    )
+    names = (name for key, name in _VARIABLES.items() if any(proxy.get(key) for proxy in proxies))
+    return tuple(spelling for name in names for spelling in (name, name.lower()))
 
 
 def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -69,10 +71,10 @@ def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
     except OSError as error:
         raise _unreadable(store, str(error)) from error
     kept = (read(path) or {} for path in paths)
-    return (DEFAULT_CONTEXT, *sorted(str(each["Name"]) for each in kept if "Name" in each))
+    return (DEFAULT_CONTEXT, *sorted(str(context["Name"]) for context in kept if "Name" in context))
 
 
-def is_there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether the CLI has a file or folder. Raise EngineError if that can't be checked."""
     try:
         return path.exists()

@@ -5,6 +5,7 @@ and all later versions have in common.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -55,7 +56,7 @@ _EVENTS = {
 }
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
-_TOLD_EVERY = 0.2
+_PROGRESS_EVERY = 0.2
 """Seconds between two progress callbacks of a pull."""
 
 _GOING = {"removing", "dead"}
@@ -123,6 +124,7 @@ class DockerEngine:
         Dumping the config of an Envoy with thousands of rules blocks it for half a second. Only this process,
         where nobody else can write, stores it.
         """
+        self._inspecting = threading.Lock()
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or ""."""
         self._names: dict[str, str] = {}
@@ -142,10 +144,13 @@ class DockerEngine:
     def networks(self) -> tuple[NetworkView, ...]:
         with readable("its networks"), translated("list its networks"):
             answers = _objects(self._client.networks())
-        found = tuple(_network(raw) for raw in answers)
+        networks = tuple(_network(raw) for raw in answers)
         if not self._facts.shares_network:
-            return found
-        return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
+            return networks
+        return tuple(
+            replace(network, sources_checked=host_network.checks_sources(bridge_of(network)))
+            for network in networks
+        )
 
     def listing(self) -> tuple[ContainerSummary, ...]:
         """List without a filter, because the engine's name filter also matches parts of names.
@@ -154,14 +159,17 @@ class DockerEngine:
         """
         with readable("its containers"), translated("list its containers"):
             answers = _objects(self._client.containers(all=True))
-        found = [_read(listed, raw, "container") for raw in answers]
-        self._names = {each.id: each.name for each in found if each.name}
-        labelled, known = [each.id for each in found if labels.project_of(each.labels)], self._projects
-        views = {each: self.container(each) for each in labelled if each not in known}
-        now = {each: view.project if (view := views.get(each)) else known.get(each, "") for each in labelled}
-        self._projects = now
-        told = (replace(each, project=now.get(each.id, "")) for each in found)
-        return tuple(sorted(told, key=lambda each: each.name))
+        containers = [_read(listed, raw, "container") for raw in answers]
+        self._names = {container.id: container.name for container in containers if container.name}
+        labelled = [container.id for container in containers if labels.project_of(container.labels)]
+        with self._inspecting:  # threads that list for several stacks inspect a container once
+            known = self._projects
+            for id_ in labelled:
+                if id_ not in known and (view := self.container(id_)):
+                    known[id_] = view.project
+            self._projects = now = {id_: known[id_] for id_ in labelled if id_ in known}
+        summaries = (replace(container, project=now.get(container.id, "")) for container in containers)
+        return tuple(sorted(summaries, key=lambda summary: summary.name))
 
     def container(self, container: str) -> ContainerView | None:
         """The engine also accepts a prefix of an id, so check the result."""
@@ -182,7 +190,7 @@ class DockerEngine:
 
     def own_images(self) -> tuple[OwnImage, ...]:
         """Labels only select the images to inspect."""
-        found: list[OwnImage] = []
+        own_images: list[OwnImage] = []
         with readable("its images"), translated("list its images"):
             wanted = [f"{key}={value}" for key, value in image_tar.LABELS.items()]
             identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": wanted}))]
@@ -190,15 +198,15 @@ class DockerEngine:
             what = f"image {identity}"
             with suppress(NotFoundError), readable(what), translated(f"inspect {what}"):
                 if tags := own_tags(self._inspected_image(identity)):
-                    found.append(OwnImage(identity, tags))
-        return tuple(found)
+                    own_images.append(OwnImage(identity, tags))
+        return tuple(own_images)
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
         with readable("its volumes"), translated("list its volumes"):
-            found = _object(self._client.volumes(filters={"label": ours, "dangling": True}))["Volumes"]
-            unused = [volume_view(raw) for raw in found or () if is_own_volume(raw, project)]
-        return tuple(sorted(unused, key=lambda each: each.name))
+            answer = _object(self._client.volumes(filters={"label": ours, "dangling": True}))["Volumes"]
+            unused = [volume_view(raw) for raw in answer or () if is_own_volume(raw, project)]
+        return tuple(sorted(unused, key=lambda volume: volume.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
         with readable("its volumes"), translated("list its volumes"):
@@ -267,8 +275,8 @@ class DockerEngine:
         """Assume that the engine read its clock in the middle of the request."""
         before = time.monotonic()
         with readable("its time"), translated("tell its time"):
-            told = str(_object(self._client.info())["SystemTime"])
-            return datetime.fromisoformat(told).timestamp() - (time.monotonic() - before) / 2
+            system_time = str(_object(self._client.info())["SystemTime"])
+            return datetime.fromisoformat(system_time).timestamp() - (time.monotonic() - before) / 2
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
@@ -323,7 +331,7 @@ class DockerEngine:
         """Call `on_progress` several times a second, even without new data."""
         transfer = pulling.Transfer()
         pull = in_background(self._pull, reference, transfer)
-        while not wait([pull], _TOLD_EVERY).done:
+        while not wait([pull], _PROGRESS_EVERY).done:
             on_progress(transfer.share)
         pull.result()
 
@@ -519,5 +527,5 @@ def _object(answer: object) -> Mapping[str, Any]:
 def _objects(answer: object) -> Sequence[Mapping[str, Any]]:
     """Return an answer that must be a list of objects; nothing else counts as an empty list."""
     if isinstance(answer, list):
-        return [_object(each) for each in answer]
+        return [_object(item) for item in answer]
     raise ConnectionError(_NO_ENGINE)

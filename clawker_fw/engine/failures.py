@@ -76,7 +76,7 @@ def readable(what: str) -> Iterator[None]:
 
 def require_room(what: str, words: str, error: Exception | None = None) -> None:
     """Raise DiskFullError if a message says that the disk is full."""
-    if any(each in words.lower() for each in _FULL):
+    if any(phrase in words.lower() for phrase in _FULL):
         raise DiskFullError(
             "engine-disk-full",
             f"The engine could not {what}, because its disk is full.",

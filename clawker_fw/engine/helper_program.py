@@ -31,7 +31,7 @@ def run_in_helper(
     command = [HELPER_PATH, *arguments]
     with (
         translated(f"run fwctl {arguments[0]} in container {container}"),
-        _telling_of_silence(arguments[0], container, silence),
+        _explaining_silence(arguments[0], container, silence),
     ):
         identity = client.exec_create(container, command, stdin=bool(sent))["Id"]
         talk = dialogue(client, identity, sent, silence) if sent else outputs(client, identity, silence)
@@ -68,7 +68,7 @@ def run_in_helper(
 
 
 @contextmanager
-def _telling_of_silence(verb: str, container: str, silence: float) -> Iterator[None]:
+def _explaining_silence(verb: str, container: str, silence: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:

@@ -25,8 +25,8 @@ def routes(table: Path = _TABLE) -> tuple[IPv4Network, ...]:
         _, *lines = table.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return ()
-    found = (_destination(line.split()) for line in lines)
-    return tuple(sorted({route for route in found if route is not None and route.prefixlen}))
+    destinations = (_destination(line.split()) for line in lines)
+    return tuple(sorted({route for route in destinations if route is not None and route.prefixlen}))
 
 
 def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:

@@ -44,7 +44,7 @@ class Tls:
 
     def _file(self, name: str) -> Path | None:
         path = self.folder / name
-        return path if client_config.is_there(path) else None
+        return path if client_config.exists(path) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
             hint="`docker context inspect` shows what is in it.",
         )
     folder, skip = store / "tls" / identity / "docker", bool(endpoint.get("SkipTLSVerify"))
-    tls = Tls(folder, verify=not skip) if skip or client_config.is_there(folder) else None
+    tls = Tls(folder, verify=not skip) if skip or client_config.exists(folder) else None
     return _place(str(endpoint.get("Host") or DEFAULT_ADDRESS), f"docker context {name}", tls)
 
 

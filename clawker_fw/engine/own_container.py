@@ -30,36 +30,36 @@ def own_container(client: APIClient, info: Mapping[str, Any], mounts: Path = _MO
     except FileNotFoundError:  # not Linux
         return None
     lines = [line.split(" ") for line in text.strip("\n").split("\n")] if "/containers/" in text else []
-    found = {named[1] for line in lines if line[4] in _NAMES and (named := _OF_CONTAINER.search(line[3]))}
-    if len(found) != 1:
+    ids = {named[1] for line in lines if line[4] in _NAMES and (named := _OF_CONTAINER.search(line[3]))}
+    if len(ids) != 1:
         return None
     try:
         with translated("describe the container that this program is in"):
-            said = client.inspect_container(found.pop())
+            answer = client.inspect_container(ids.pop())
     except NotFoundError:  # it is another engine's
         return None
-    if not _has_root(said, lines):
+    if not _has_root(answer, lines):
         return None
     return Inside(
-        said["Id"],
+        answer["Id"],
         str(info.get("Name") or ""),
         tuple(
             sorted(
-                (str(each["Destination"]), str(each["Source"]))
-                for each in said.get("Mounts") or ()
-                if each.get("Source") and each.get("Destination")
+                (str(mount["Destination"]), str(mount["Source"]))
+                for mount in answer.get("Mounts") or ()
+                if mount.get("Source") and mount.get("Destination")
             )
         ),
-        host_network=(said.get("HostConfig") or {}).get("NetworkMode") == "host",
+        host_network=(answer.get("HostConfig") or {}).get("NetworkMode") == "host",
     )
 
 
-def _has_root(said: Mapping[str, Any], lines: list[list[str]]) -> bool:
+def _has_root(container: Mapping[str, Any], lines: list[list[str]]) -> bool:
     """Whether our root is the container's, because containers that share its network have some of its files.
 
     An engine with containerd's image store does not report the place.
     """
-    upper = ((said.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
+    upper = ((container.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
     own = next((line for line in lines if line[4] == "/"), None)
     here = _UPPER.search(own[-1]) if own else None
     return not upper or not here or here[1] == upper

@@ -45,7 +45,7 @@ _FAILURES = (
     PullFailure(
         "image-other-bytes",
         "What {registry} sent for {reference} does not match the digest.",
-        "Nothing of it is used. A mirror or cache may be broken, or somebody tampered with the content. Keep the "
+        "The content was discarded. A mirror or cache may be broken, or the content was tampered with. Keep the "
         "digest.",
         words=("verification failed", "unexpected commit digest", "digest mismatch", "failed size validation"),
     ),
@@ -113,6 +113,6 @@ def registry_of(reference: str) -> str:
 
 def failure(reference: str, platform: str, words: str) -> EngineError:
     """Return the error for a pull that ended with this message of the engine."""
-    said = re.sub(_NAMES, "", words).lower()
-    known = (each for each in _FAILURES if any(word in said for word in each.words))
+    message = re.sub(_NAMES, "", words).lower()
+    known = (failure for failure in _FAILURES if any(word in message for word in failure.words))
     return next(known, _UNKNOWN_FAILURE).error(reference, platform, words)

@@ -35,7 +35,9 @@ def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
         EngineError: when it does not meet the requirements.
     """
     number, api = str(version.get("Version", "?")), str(version.get("ApiVersion", "0"))
-    components = {str(each.get("Name")): str(each.get("Version")) for each in version.get("Components") or ()}
+    components = {
+        str(component.get("Name")): str(component.get("Version")) for component in version.get("Components") or ()
+    }
     if "Podman Engine" in components:
         raise EngineError(
             "engine-is-podman",

@@ -81,30 +81,30 @@ def _capabilities(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(name.upper().removeprefix("CAP_") for name in names))
 
 
-def read_ports(found: Mapping[str, list[Mapping[str, str]] | None] | None) -> tuple[str, ...]:
+def read_ports(raw: Mapping[str, list[Mapping[str, str]] | None] | None) -> tuple[str, ...]:
     """Return published ports in a shape's form, sorted. An empty address means all addresses."""
     return tuple(
         sorted(
-            f"{each.get('HostIp') or ''}:{each.get('HostPort') or ''}:{port}"
-            for port, bindings in (found or {}).items()
-            for each in bindings or ()
+            f"{binding.get('HostIp') or ''}:{binding.get('HostPort') or ''}:{port}"
+            for port, bindings in (raw or {}).items()
+            for binding in bindings or ()
         )
     )
 
 
 def _write_ports(ports: Iterable[str]) -> dict[str, list[dict[str, str]]]:
     bindings: dict[str, list[dict[str, str]]] = {}
-    for each in ports:
-        host, at, port = each.split(":")
+    for published in ports:
+        host, at, port = published.split(":")
         bindings.setdefault(port, []).append({"HostIp": host, "HostPort": at})
     return bindings
 
 
-def _read_ulimits(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def _read_ulimits(ulimits: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {
-        each["Name"]: str(soft) if (soft := each["Soft"]) == (hard := each["Hard"]) else f"{soft}:{hard}"
-        for each in found
-        if each["Name"] in LIMITED
+        ulimit["Name"]: str(soft) if (soft := ulimit["Soft"]) == (hard := ulimit["Hard"]) else f"{soft}:{hard}"
+        for ulimit in ulimits
+        if ulimit["Name"] in LIMITED
     }
 
 
@@ -113,22 +113,22 @@ def _write_ulimits(limits: Mapping[str, str]) -> list[dict[str, object]]:
     return [{"Name": name, "Soft": int(soft), "Hard": int(hard or soft)} for name, (soft, hard) in both.items()]
 
 
-def _read_log(found: Mapping[str, Any]) -> dict[str, str]:
-    bounds = {name: text for name, text in (found.get("Config") or {}).items() if name in _LOG_BOUNDS}
-    return {"driver": found.get("Type", ""), **bounds}
+def _read_log(raw: Mapping[str, Any]) -> dict[str, str]:
+    bounds = {name: text for name, text in (raw.get("Config") or {}).items() if name in _LOG_BOUNDS}
+    return {"driver": raw.get("Type", ""), **bounds}
 
 
 def _write_log(log: Mapping[str, str]) -> dict[str, object]:
     return {"Type": log["driver"], "Config": {name: text for name, text in log.items() if name != "driver"}}
 
 
-def _read_healthcheck(found: Mapping[str, Any]) -> Healthcheck:
+def _read_healthcheck(raw: Mapping[str, Any]) -> Healthcheck:
     return Healthcheck(
-        test=tuple(found.get("Test") or ())[1:],
-        interval=found.get("Interval", 0) / _NANOSECONDS,
-        timeout=found.get("Timeout", 0) / _NANOSECONDS,
-        retries=found.get("Retries", 0),
-        start_period=found.get("StartPeriod", 0) / _NANOSECONDS,
+        test=tuple(raw.get("Test") or ())[1:],
+        interval=raw.get("Interval", 0) / _NANOSECONDS,
+        timeout=raw.get("Timeout", 0) / _NANOSECONDS,
+        retries=raw.get("Retries", 0),
+        start_period=raw.get("StartPeriod", 0) / _NANOSECONDS,
     )
 
 
@@ -169,12 +169,12 @@ _HOST_CONFIG = (
     _Option("capabilities_dropped", "CapDrop", _capabilities),
     _Option("security_options", "SecurityOpt"),
     _Option("sysctls", "Sysctls"),
-    _Option("devices", "Devices", lambda found: tuple(each["PathOnHost"] for each in found)),
+    _Option("devices", "Devices", lambda devices: tuple(device["PathOnHost"] for device in devices)),
     _Option("device_rules", "DeviceCgroupRules"),
     _Option(
         "device_requests",
         "DeviceRequests",
-        lambda found: tuple(json.dumps(each, sort_keys=True) for each in found),
+        lambda requests: tuple(json.dumps(request, sort_keys=True) for request in requests),
     ),
     _Option("dns", "Dns"),
     _Option("dns_search", "DnsSearch"),
@@ -199,7 +199,7 @@ _HOST_CONFIG = (
     _Option("shared_memory", "ShmSize"),
     _Option("pids", "PidsLimit"),
     _Option("ulimits", "Ulimits", _read_ulimits, _write_ulimits),
-    _Option("restart", "RestartPolicy", lambda found: found.get("Name") or "", lambda name: {"Name": name}),
+    _Option("restart", "RestartPolicy", lambda policy: policy.get("Name") or "", lambda name: {"Name": name}),
     _Option("log", "LogConfig", _read_log, _write_log),
 )
 
@@ -210,13 +210,17 @@ _SEVERAL_NETWORKS = (1, 44)
 
 
 def _read(options: Iterable[_Option], raw: Mapping[str, Any]) -> dict[str, Any]:
-    found = {each: raw.get(each.name) for each in options}
-    return {each.field: each.read(value) for each, value in found.items() if value or value is False}
+    values = {option: raw.get(option.name) for option in options}
+    return {option.field: option.read(value) for option, value in values.items() if value or value is False}
 
 
 def _written(options: Iterable[_Option], shape: Shape) -> dict[str, Any]:
-    found = {each: getattr(shape, each.field) for each in options}
-    return {each.name: each.write(value) for each, value in found.items() if value != getattr(_UNSET, each.field)}
+    values = {option: getattr(shape, option.field) for option in options}
+    return {
+        option.name: option.write(value)
+        for option, value in values.items()
+        if value != getattr(_UNSET, option.field)
+    }
 
 
 def read_shape(raw: Mapping[str, Any]) -> Shape:
@@ -282,7 +286,7 @@ def creation(spec: ContainerSpec, version: str) -> tuple[dict[str, Any], dict[st
 
 def hardware_address(address: str) -> str:
     """Return the MAC address that belongs to an IP address."""
-    return ":".join(f"{each:02x}" for each in (0x02, 0x42, *IPv4Address(address).packed))
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *IPv4Address(address).packed))
 
 
 def _requested(spec: ContainerSpec, mount: Mount) -> dict[str, Any]:

@@ -72,16 +72,16 @@ def _requested_addresses(endpoint: Mapping[str, Any], hardware: str) -> tuple[st
     Later ones report it for the endpoint, which has a MAC address of the engine's choice while the container runs.
     """
     asked = endpoint.get("IPAMConfig") or {}
-    found = (asked.get("IPv4Address"), asked.get("IPv6Address"), *(asked.get("LinkLocalIPs") or ()))
+    addresses = (asked.get("IPv4Address"), asked.get("IPv6Address"), *(asked.get("LinkLocalIPs") or ()))
     unconnected = "" if endpoint.get("EndpointID") else endpoint.get("MacAddress")
-    return tuple(filter(None, (*found, hardware or unconnected)))
+    return tuple(filter(None, (*addresses, hardware or unconnected)))
 
 
 def _requested_labels(host: Mapping[str, Any]) -> Mapping[str, str] | None:
     """Return the labels with which the volume for our files was requested, or None if it was not requested."""
-    for each in host.get("Mounts") or ():
-        if each.get("Target") == VOLUME and each.get("Type") == "volume" and not each.get("Source"):
-            return (each.get("VolumeOptions") or {}).get("Labels") or {}
+    for mount in host.get("Mounts") or ():
+        if mount.get("Target") == VOLUME and mount.get("Type") == "volume" and not mount.get("Source"):
+            return (mount.get("VolumeOptions") or {}).get("Labels") or {}
     return None
 
 
@@ -114,12 +114,12 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
         },
         mounts=tuple(
             Mount(
-                each["Type"],
-                each.get("Destination", ""),
-                each.get("Source") or "",
-                read_only=not each.get("RW", True),
+                mount["Type"],
+                mount.get("Destination", ""),
+                mount.get("Source") or "",
+                read_only=not mount.get("RW", True),
             )
-            for each in raw.get("Mounts") or ()
+            for mount in raw.get("Mounts") or ()
         ),
         namespace=_namespace((raw.get("HostConfig") or {}).get("NetworkMode") or ""),
         volumes=_volumes(raw),
@@ -128,7 +128,9 @@ def listed(raw: Mapping[str, Any]) -> ContainerSummary:
 
 def _volumes(raw: Mapping[str, Any]) -> dict[str, str]:
     mounts = raw.get("Mounts") or ()
-    return {each["Destination"]: each["Name"] for each in mounts if each["Type"] == "volume" and each.get("Name")}
+    return {
+        mount["Destination"]: mount["Name"] for mount in mounts if mount["Type"] == "volume" and mount.get("Name")
+    }
 
 
 def _namespace(network_mode: str) -> str:
@@ -148,7 +150,7 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
         ipv6=bool(raw.get("EnableIPv6")),
         subnets=tuple(subnet for pool in pools if (subnet := _ipv4(pool.get("Subnet")))),
         gateway=next((pool["Gateway"] for pool in pools if pool.get("Gateway") and _ipv4(pool.get("Subnet"))), ""),
-        ip_range=next((found for found in ranges if found), None),
+        ip_range=next((network for network in ranges if network), None),
         options=raw.get("Options") or {},
         labels=raw.get("Labels") or {},
     )
@@ -178,8 +180,11 @@ def bridge_of(network: NetworkView) -> str:
 
 def own_tags(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the tags that we gave an image; none if it is not ours."""
-    found, layers = (raw.get("Config") or {}).get("Labels") or {}, (raw.get("RootFS") or {}).get("Layers") or ()
-    return our_tags(raw.get("RepoTags") or (), found, raw.get("Architecture") or "", layers)
+    image_labels, layers = (
+        (raw.get("Config") or {}).get("Labels") or {},
+        (raw.get("RootFS") or {}).get("Layers") or (),
+    )
+    return our_tags(raw.get("RepoTags") or (), image_labels, raw.get("Architecture") or "", layers)
 
 
 def volume_view(raw: Mapping[str, Any]) -> VolumeView:
@@ -189,12 +194,12 @@ def volume_view(raw: Mapping[str, Any]) -> VolumeView:
 
 def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:
     """Whether a volume was created with a project's container: an anonymous one, or one for agents' trust."""
-    found = {key: text for key, text in (raw.get("Labels") or {}).items() if key != _ANONYMOUS}
+    volume_labels = {key: text for key, text in (raw.get("Labels") or {}).items() if key != _ANONYMOUS}
     if (raw.get("Driver"), raw.get("Options") or {}) != ("local", {}):
         return False
-    if found.pop(labels.TRUST, None) is not None:
-        return found == labels.ownership_labels(project) and raw["Name"].startswith(trust_name(project))
-    return found == labels.ownership_labels(project) and bool(GENERATED_NAME.fullmatch(raw["Name"]))
+    if volume_labels.pop(labels.TRUST, None) is not None:
+        return volume_labels == labels.ownership_labels(project) and raw["Name"].startswith(trust_name(project))
+    return volume_labels == labels.ownership_labels(project) and bool(GENERATED_NAME.fullmatch(raw["Name"]))
 
 
 def event_view(raw: Mapping[str, Any]) -> Event:

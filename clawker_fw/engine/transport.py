@@ -136,7 +136,7 @@ class _Trusting(HTTPAdapter):
     extensions that certificates made as in Docker's documentation lack:
     https://docs.docker.com/engine/security/protect-access/.
 
-    All connections share a context that is loaded once. `urllib3` would load the files into it for each connection
+    All connections share a context that is loaded once. `urllib3` would load the files into it per connection
     while others use it, which OpenSSL forbids (SSL_CTX_new(3)) and which sometimes failed.
     """
 

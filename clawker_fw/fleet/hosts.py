@@ -89,16 +89,16 @@ class Hosts:
 
 def named(contexts: Sequence[str], addresses: Sequence[str], environment: Mapping[str, str]) -> Hosts:
     """Return the named hosts without duplicates. Raise EngineError for an unknown context or invalid address."""
-    found = [Host(name, locate(None, name, environment)) for name in dict.fromkeys(contexts)]
-    found += [
+    hosts = [Host(name, locate(None, name, environment)) for name in dict.fromkeys(contexts)]
+    hosts += [
         Host(text, replace(locate(text, None, environment), source=BY_ADDRESS))
         for text in dict.fromkeys(addresses)
     ]
-    return Hosts(_by_name(found))
+    return Hosts(_by_name(hosts))
 
 
 def all_contexts(environment: Mapping[str, str]) -> Hosts:
-    """Return a host for each context of the docker CLI, without those of the same engine.
+    """Return a host per context of the docker CLI, without those of the same engine.
 
     A context that names no engine is a host without a location. A context that a user made is preferred to
     `default`, which is left out next to others if it is not set and no engine listens there.
@@ -106,26 +106,26 @@ def all_contexts(environment: Mapping[str, str]) -> Hosts:
     Raises:
         EngineError: when the CLI's configuration can't be read.
     """
-    found: list[Host] = []
+    hosts: list[Host] = []
     left_out: list[LeftOut] = []
     known: dict[tuple[str, str], str] = {}
     for name in sorted(
-        client_config.contexts(environment), key=lambda each: each == client_config.DEFAULT_CONTEXT
+        client_config.contexts(environment), key=lambda context: context == client_config.DEFAULT_CONTEXT
     ):
         try:
             place = locate(None, name, environment)
         except EngineError as error:
-            found.append(Host(name, error))
+            hosts.append(Host(name, error))
             continue
-        if found and place.address == DEFAULT_ADDRESS and place.source == DEFAULT_SOURCE and not _listening(place):
+        if hosts and place.address == DEFAULT_ADDRESS and place.source == DEFAULT_SOURCE and not _listening(place):
             left_out.append(LeftOut(name, ""))
             continue
         same = known.setdefault(_engine(place), name)
         if same == name:
-            found.append(Host(name, place))
+            hosts.append(Host(name, place))
         else:
             left_out.append(LeftOut(name, same))
-    return Hosts(_by_name(found), tuple(left_out))
+    return Hosts(_by_name(hosts), tuple(left_out))
 
 
 def _listening(place: EngineLocation) -> bool:
@@ -149,7 +149,7 @@ def _engine(place: EngineLocation) -> tuple[str, str]:
 
 
 def _by_name(hosts: Iterable[Host]) -> tuple[Host, ...]:
-    return tuple(sorted(hosts, key=lambda each: each.name))
+    return tuple(sorted(hosts, key=lambda host: host.name))
 
 
 _Host = TypeVar("_Host")

@@ -27,7 +27,7 @@ class Layer(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a value differs: settings, release, the engine's machine or an agent, or somebody tampered with it.
+    """Why a value differs: settings, release, the Docker host or an agent, or somebody tampered with it.
 
     `agent`: one that publishes ports has come or gone.
     """
@@ -116,9 +116,9 @@ class Diff:
     @property
     def verdict(self) -> Verdict:
         """The worse verdict of Envoy and CoreDNS. `drifted` is worse than `unknown`."""
-        found = set(self.verdicts.values())
+        verdicts = set(self.verdicts.values())
         worst_first = (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.OBSERVING, Verdict.CURRENT)
-        return next(verdict for verdict in worst_first if verdict in found)
+        return next(verdict for verdict in worst_first if verdict in verdicts)
 
     def of(self, sibling: Sibling) -> tuple[Finding, ...]:
         """Return the findings of one sibling."""

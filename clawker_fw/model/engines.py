@@ -29,12 +29,12 @@ class Inside:
 
 def _moved(path: str, places: tuple[tuple[str, str], ...]) -> str | None:
     """Return a path moved with the nearest folder above it; None if no folder contains it."""
-    said = PurePosixPath(path)
-    around = [(folder, other) for folder, other in places if said.is_relative_to(folder)]
+    moved = PurePosixPath(path)
+    around = [(folder, other) for folder, other in places if moved.is_relative_to(folder)]
     if not around:
         return None
-    folder, other = max(around, key=lambda each: len(PurePosixPath(each[0]).parts))
-    return str(PurePosixPath(other, said.relative_to(folder)))
+    folder, other = max(around, key=lambda prefix: len(PurePosixPath(prefix[0]).parts))
+    return str(PurePosixPath(other, moved.relative_to(folder)))
 
 
 @dataclass(frozen=True, slots=True)

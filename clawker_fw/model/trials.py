@@ -23,7 +23,7 @@ class Lookup:
 
     def open_to(self, kind: str) -> tuple[str, ...]:
         """Return the addresses that a kind of rule can reach."""
-        return tuple(each.address for each in self.addresses if kind not in each.closed)
+        return tuple(address.address for address in self.addresses if kind not in address.closed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
-from clawker_fw.agents import compose, trust
+from clawker_fw.agents import compose, trusted_roots
 from clawker_fw.certificates.credentials import Provided, Provision, fingerprints
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.containers import ContainerSummary
@@ -42,14 +42,14 @@ def advice(
         *_of_engine(observed),
         *_outside_of_compose(observed),
         *_outdated_envoy(observed, desired),
-        *_untold(desired, provision.reason),
-        *(Advice("telemetry-renewal", each) for each in provision.due),
+        *_unsent_telemetry(desired, provision.reason),
+        *(Advice("telemetry-renewal", sentence) for sentence in provision.due),
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
         *_failed_checks(observed),
         *_of_authorities(provided),
         *_without_root(observed, provided),
-        *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
+        *(Advice(error.code, f"{error.message} Requests that need it are refused.") for error in unavailable),
         *_unknown_ends(desired),
     )
 
@@ -137,7 +137,7 @@ def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
         )
 
 
-def _untold(desired: Desired, problem: str) -> Iterator[Advice]:
+def _unsent_telemetry(desired: Desired, problem: str) -> Iterator[Advice]:
     """Warn if the telemetry certificates can't be used or renewed. Rules are enforced anyway."""
     if not problem:
         return
@@ -167,11 +167,11 @@ def _of_authorities(provided: Provided) -> Iterator[Advice]:
 def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
     """Warn of agents whose inspected connections fail now, or will fail with the new settings."""
     newest = next(iter(fingerprints(provided.trust)), "") if provided.intermediates else ""
-    if newest and (names := trust.without(newest, observed)):
+    if newest and (names := trusted_roots.without(newest, observed)):
         do, them = ("does", "it") if len(names) == 1 else ("do", "them")
         yield Advice(
             "agents-without-root",
-            f"{trust.named(names)} {do} not trust the inspection root: recreate {them} with "
+            f"{trusted_roots.named(names)} {do} not trust the inspection root: recreate {them} with "
             "`clawker-fw agent run`, `agent flags` or `agent compose`. Inspected connections fail otherwise.",
         )
 
@@ -185,7 +185,7 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
     if not observed.machine.forwards:
         yield Advice(
             "no-forwarding",
-            "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
+            "The Docker host forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
             "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
         )
     network = observed.networks.get(Role.AGENTS)
@@ -218,7 +218,7 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
     Any container with raw sockets can forge such answers. As a finding, they would let an agent have its
     neighbours disconnected and siblings replaced.
     """
-    neighbours = [each for places in observed.attached.values() for each in places.items()]
+    neighbours = [place for places in observed.attached.values() for place in places.items()]
     known = {place.address for _, place in neighbours}
     for seen in observed.siblings.values():
         for other in seen.probe.others if seen.probe else ():
@@ -251,10 +251,10 @@ def _failed_checks(observed: Observed) -> Iterator[Advice]:
 def _restarts(observed: Observed) -> Iterator[Advice]:
     """Warn of restarted helper processes. One that keeps exiting is a finding."""
     for sibling, seen in observed.siblings.items():
-        for each in seen.probe.restarts if seen.probe else ():
-            times = f"{each.count:,} times" if each.count > 1 else "once"
+        for restart in seen.probe.restarts if seen.probe else ():
+            times = f"{restart.count:,} times" if restart.count > 1 else "once"
             yield Advice(
                 "helper-restarted",
-                f"The {each.helper} in {sibling.value} has ended {times} since its container started, "
-                f"the last time at {each.last} ({each.reason}). It was started again.",
+                f"The {restart.helper} in {sibling.value} has ended {times} since its container started, "
+                f"the last time at {restart.last} ({restart.reason}). It was started again.",
             )

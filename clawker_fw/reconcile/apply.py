@@ -28,9 +28,9 @@ from clawker_fw.model.observed import Observed
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import steps
-from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.containers import create_from, last_words
-from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
+from clawker_fw.reconcile.handed_over import hand_over
+from clawker_fw.reconcile.one_shot import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import Plan, Stage, Step
 from clawker_fw.stack.container import HELPER
@@ -111,11 +111,11 @@ class _Performer:
 
     def side_by_side(self, stage: Stage, later: Sequence[Stage]) -> None:
         """Perform a stage's steps in parallel. When all have ended, raise their failures as one error."""
-        lanes = [each.steps if isinstance(each, steps.InTurn) else (each,) for each in stage]
-        after_stage = [step for each in later for step in each]
+        lanes = [step.steps if isinstance(step, steps.InTurn) else (step,) for step in stage]
+        after_stage = [step for later_stage in later for step in later_stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
             running = [pool.submit(self._in_turn, lane, after_stage) for lane in lanes]
-        if failures := [error for each in running if (error := each.exception())]:
+        if failures := [error for future in running if (error := future.exception())]:
             raise _as_one(failures)
 
     def _in_turn(self, lane: tuple[Step, ...], later: Sequence[Step | steps.InTurn]) -> None:
@@ -126,7 +126,7 @@ class _Performer:
                 begun.append(self._begin(pool, step, [*lane[position:], *later]))
                 if begun[-1].done() and begun[-1].exception():
                     break
-        if failures := [error for each in begun if (error := each.exception())]:
+        if failures := [error for future in begun if (error := future.exception())]:
             raise _as_one(failures)
 
     def _begin(
@@ -172,7 +172,7 @@ class _Performer:
         except LockLostError as lost:
             raise lost from error
         if plan and isinstance(error, FirewallError):
-            self._tell(plan, error)
+            self._add_outcome(plan, error)
 
     def _has_done(self, step: steps.Undo) -> bool:
         """Whether this run did what the rollback step undoes. Anything else may belong to another run."""
@@ -188,21 +188,21 @@ class _Performer:
             case _:
                 assert_never(step)
 
-    def _tell(self, plan: Plan, error: FirewallError) -> None:
+    def _add_outcome(self, plan: Plan, error: FirewallError) -> None:
         """Add to an error what the engine reports after a rollback."""
         try:
             left = [name for name, identity in self._made.items() if self._engine.container(identity)]
-            silent = [each for each, container in plan.before if not self._answers(container)]
+            silent = [sibling for sibling, container in plan.before if not self._answers(container)]
         except EngineError as trouble:
-            told = f"What serves now could not be read: {trouble.in_one_line}"
+            message = f"What serves now could not be read: {trouble.in_one_line}"
         else:
             undone = f"{' and '.join(left)} could not be removed: the next run does it."
-            told = undone if left else "What was created has been removed."
-            told += f" {_serving(plan, silent)}"
+            message = undone if left else "What was created has been removed."
+            message += f" {_serving(plan, silent)}"
         if error.hint:
-            error.context = (*error.context, told)
+            error.context = (*error.context, message)
         else:
-            error.hint = told
+            error.hint = message
 
     def _answers(self, container: str) -> bool:
         view = self._engine.container(container)
@@ -238,7 +238,7 @@ class _Performer:
                 with suppress(DiskFullError):  # it is off, and the engine had no room to write that down
                     engine.disconnect(step.network, step.container)
             case steps.Create():
-                own = (each for each in self._built.values() if each.reference == step.spec.image)
+                own = (image for image in self._built.values() if image.reference == step.spec.image)
                 self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))
                 engine.start(self._made[step.spec.name])
             case steps.Verify():
@@ -315,18 +315,18 @@ class _Performer:
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
             context=[*_shortcomings(probe, step), *unseen, *last_words(self._engine, step.container)],
-            hint=ACCEPT_FRAMES if any(DROPS_FRAMES in each for each in unseen) else "",
+            hint=ACCEPT_FRAMES if any(DROPS_FRAMES in problem for problem in unseen) else "",
         )
 
     def _unseen(self, step: steps.Verify) -> list[str]:
         """Return what agents would wrongly see of a new Envoy. Another one would not look better."""
-        if not step.eye:
+        if not step.prober:
             return []
         try:
-            seen = Helper(self._engine, step.eye).agents_see(step.place)
+            seen = Helper(self._engine, step.prober).agents_see(step.place)
         except EngineError as error:
             return [f"agents' view: {error}"]
-        return [f"agents would see: {each}" for each in seen]
+        return [f"agents would see: {problem}" for problem in seen]
 
     def _ask(self, container: str, *, starting: bool = False) -> Probe | None:
         try:

@@ -23,10 +23,10 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, apply
 from clawker_fw.reconcile.compare.live import AGENTS_SEE
-from clawker_fw.reconcile.desired import Blueprint, built_images
-from clawker_fw.reconcile.errand import ACCEPT_FRAMES
+from clawker_fw.reconcile.desired_state import Blueprint, built_images
 from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, settled_health, unchanged
+from clawker_fw.reconcile.one_shot import ACCEPT_FRAMES
 from clawker_fw.reconcile.pipeline import Comparison, compare
 from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.secrets_given import give
@@ -106,14 +106,14 @@ def _performed(
         steps = seen.plan(options)
         made_from = seen.blueprint
         on_progress = _recording(context.on_progress, seen, steps)
-        giving = partial(give, engine, wanted=made_from.wanted, vault=made_from.vault)
+        give_secrets = partial(give, engine, wanted=made_from.wanted, vault=made_from.vault)
         try:
             with _attempted(engine, seen):
                 apply(
                     engine,
                     steps,
                     built_images(made_from),
-                    replace(context, give=giving, on_progress=on_progress),
+                    replace(context, give=give_secrets, on_progress=on_progress),
                 )
         except SubnetTakenError:
             if choice + 1 == _CHOICES:
@@ -139,11 +139,11 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
 def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
     """Require that a run left no difference that it should close."""
     left = options.within(seen.diff).findings
-    if left and all(each.field == AGENTS_SEE and each.action is Action.NONE for each in left):
+    if left and all(finding.field == AGENTS_SEE and finding.action is Action.NONE for finding in left):
         raise NotProvenError(
             "agents-cut-off",
-            f"The engine's machine drops what agents send to {' and '.join(each.sibling for each in left)}.",
-            context=[line for each in left if isinstance(each.running, tuple) for line in each.running],
+            f"The Docker host drops what agents send to {' and '.join(finding.sibling for finding in left)}.",
+            context=[line for finding in left if isinstance(finding.running, tuple) for line in finding.running],
             hint=f"Nothing was replaced, because a new one would not be reached either. {ACCEPT_FRAMES}",
         )
     if left:
@@ -151,9 +151,9 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
             "not-proven",
             "Every step was applied, but the stack still differs from its desired state.",
             context=[
-                f"{each.sibling}: {each.layer} {each.field}"
-                + (f" ({each.running})" if each.action is Action.NONE else "")
-                for each in left
+                f"{finding.sibling}: {finding.layer} {finding.field}"
+                + (f" ({finding.running})" if finding.action is Action.NONE else "")
+                for finding in left
             ],
             hint="Run `clawker-fw drift` to see the differences in full.",
         )
@@ -227,7 +227,7 @@ def require_up(seen: Comparison) -> None:
 def _recording(on_progress: ProgressCallback, seen: Comparison, plan: Plan) -> ProgressCallback:
     """Return a callback that also logs each replacement once the old container is being removed."""
     siblings = seen.observed.siblings
-    former = {siblings[each].container.id: each for each in plan.replaced if each in siblings}
+    former = {siblings[sibling].container.id: sibling for sibling in plan.replaced if sibling in siblings}
 
     def progress(made: Progress) -> None:
         if isinstance(made.step, Remove) and made.share == 0 and made.step.container in former:
@@ -237,9 +237,9 @@ def _recording(on_progress: ProgressCallback, seen: Comparison, plan: Plan) -> P
     return progress
 
 
-def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
+def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, diff: Diff) -> None:
     """Log a sibling's replacement, if drift from its specification is the reason."""
-    reason = [f"{each.layer} {each.field}" for each in found.of(sibling) if each.layer in _SPECIFIED]
+    reason = [f"{finding.layer} {finding.field}" for finding in diff.of(sibling) if finding.layer in _SPECIFIED]
     if not reason:
         return
     container = observed.siblings[sibling].container

@@ -34,7 +34,7 @@ def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, 
             findings.append(gone)
         else:
             findings += sibling_findings(observed, desired, seen, secrets)
-        findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
+        findings += [_leftover(leftover) for leftover in observed.leftovers if leftover.sibling is sibling]
         findings += intruder_findings(sibling, observed, desired)
     findings += RelayComparison(observed, desired).findings()
     order = {layer: position for position, layer in enumerate(Layer)}
@@ -120,8 +120,8 @@ def _further_options(
     ]
 
     def is_default(name: str, text: str) -> bool:
-        found = [there.options.get(name) for there, spec in others if name not in spec.options]
-        return bool(found) and set(found) == {text}
+        options = [view.options.get(name) for view, spec in others if name not in spec.options]
+        return bool(options) and set(options) == {text}
 
     return {
         f"options.{name}": text

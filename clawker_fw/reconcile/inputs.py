@@ -12,7 +12,7 @@ from clawker_fw.agents import deciding
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.private_files import state_folder
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.ruleset import injecting
 from clawker_fw.settings.files import bounded
@@ -124,8 +124,8 @@ def secrets(
     from clawker_fw.settings.secrets.wanted import wanted
 
     earlier = texts.secrets if texts else None
-    found = known(earlier.path, earlier.content) if earlier else vault(selection)
-    return found, wanted(rules.rules, found.declared, found.path, rules.proxy)
+    current_vault = known(earlier.path, earlier.content) if earlier else vault(selection)
+    return current_vault, wanted(rules.rules, current_vault.declared, current_vault.path, rules.proxy)
 
 
 def vault(selection: Selection) -> "Vault":
@@ -177,7 +177,7 @@ def _authorities(loaded: Loaded, name: str | None, section: str) -> bytes:
         raise SettingsError(
             "ca-file-invalid",
             f"{path} has no certificates that can be read: {error}.",
-            hint=f"`{section}.ca_file` names a file with certificates of authorities, as PEM.",
+            hint=f"`{section}.ca_file` names a file with CA certificates, as PEM.",
         ) from error
     # A private key in the same file is left out.
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates_in_file)

@@ -60,7 +60,7 @@ _LEASE_ANSWERS = 4
 _LONGEST_LEASE = 120.0
 
 _HELD: set[str] = set()
-"""The containers that this process holds: errands and locks, except locks that it failed to release."""
+"""This process's one-shot containers and locks, except locks that it failed to release."""
 
 _LEASE = "lease"
 _RENEW_SECONDS = 2.5
@@ -94,7 +94,7 @@ def _holder_of(lock: ContainerSummary | ContainerView) -> Holder:
 
 
 def abandoned(lock: ContainerSummary | ContainerView) -> bool:
-    """Whether the process that holds a lock or an errand was on this machine and has ended."""
+    """Whether the process that holds a lock or a one-shot container was on this machine and has ended."""
     if not is_here(lock):
         return False
     if lock.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
@@ -114,9 +114,9 @@ def in_use(container: str) -> Iterator[None]:
 
 def remove_abandoned(engine: EngineWriter, observed: Observed) -> None:
     """Remove the lock and the one-shot container of runs that were killed."""
-    for each in (observed.lock, observed.trial):
-        if each and abandoned(each):
-            engine.remove(each.id)
+    for container in (observed.lock, observed.trial):
+        if container and abandoned(container):
+            engine.remove(container.id)
 
 
 class Lock:

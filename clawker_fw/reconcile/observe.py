@@ -19,7 +19,7 @@ from clawker_fw.model.observed import Observed, ObservedRelay, ObservedSibling
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.secrets import HeldSecrets
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.labels import is_lock, is_trial, sibling_of
 from clawker_fw.stack.relay import is_relay
@@ -77,42 +77,49 @@ def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool)
     if lock and lock.id == expected.own_lock:
         lock = None
     ours = _our_containers(listing, project)
-    running = [each for each in ours if each.status == "running"]
+    running = [container for container in ours if container.status == "running"]
     # Until the last round, a change restarts the reading. In the last, a stopped Envoy may turn out to run.
-    envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
+    envoy = last or any(ours[container] is Sibling.ENVOY for container in running)
     # The slowest requests start first: programs in containers, then files.
-    asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
+    asking = {container: in_background(_probe, reader, container.id, envoy=envoy) for container in running}
     reading = {
-        each: in_background(_sibling, reader, each, kind, expected.files, last=last) for each, kind in ours.items()
+        container: in_background(_sibling, reader, container, kind, expected.files, last=last)
+        for container, kind in ours.items()
     }
     reading_networks = in_background(reader.networks)
     reading_machine = in_background(reader.machine)
     reading_own_images = in_background(reader.own_images)
     reading_unused = in_background(reader.unused_volumes, project)
-    trial = next((each for each in listing if is_trial(each, project)), None)
-    relays = [each for each in listing if is_relay(each, project)]
-    reading_relays = {each: in_background(_relay, reader, each, expected.files) for each in relays}
-    publishers = [each.id for each in listing if labels.PUBLISHES in each.labels and not each.project]
+    trial = next((container for container in listing if is_trial(container, project)), None)
+    relays = [container for container in listing if is_relay(container, project)]
+    reading_relays = {relay: in_background(_relay, reader, relay, expected.files) for relay in relays}
+    publishers = [
+        container.id for container in listing if labels.PUBLISHES in container.labels and not container.project
+    ]
     reading_publishers = _reading_agents(reader, publishers)
     agents = _agents(reader, listing, {*ours, *relays}, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
-    have_volumes = any(each.volumes for each in listing if each.id in agents)
+    have_volumes = any(container.volumes for container in listing if container.id in agents)
     reading_volumes = in_background(reader.volumes) if have_volumes else None
-    images = {each.image for each in ours}
+    images = {container.image for container in ours}
     reading_images = {image: in_background(reader.image, image) for image in images}
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
-    found = {each: sibling.result() for each, sibling in reading.items()}
-    probing = [in_background(_probed, reader, sibling, asking.get(each)) for each, sibling in found.items()]
-    views = sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
+    siblings = {container: sibling.result() for container, sibling in reading.items()}
+    probing = [
+        in_background(_probed, reader, sibling, asking.get(container)) for container, sibling in siblings.items()
+    ]
+    views = sorted((view for agent in reading_agents for view in agent.result()), key=lambda view: view.name)
     unused, facts = reading_unused.result(), reader.facts()
     for reference in {*expected.images()} - images:
         reading_images[reference] = in_background(reader.image, reference)
-    companions = _companions(reader, [*views, *(each.container for each in found.values())])
-    probed = [each.result() for each in probing]
-    starting = [each.sibling.value for each in probed if each.container.health == "starting"]
-    troubled = {name for each in probed if each.probe for name, seen in each.probe.agents_see.items() if seen}
+    companions = _companions(reader, [*views, *(sibling.container for sibling in siblings.values())])
+    probed = [future.result() for future in probing]
+    starting = [sibling.sibling.value for sibling in probed if sibling.container.health == "starting"]
+    troubled = {
+        name for sibling in probed if sibling.probe for name, seen in sibling.probe.agents_see.items() if seen
+    }
     if not last and not troubled.isdisjoint(starting):  # it may serve by now
         raise _ChangedError
     serving = _serving(project, probed)
@@ -125,37 +132,37 @@ def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool)
         networks=our_networks,
         siblings=serving,
         leftovers=leftovers,
-        images={image: each.result() for image, each in reading_images.items()},
+        images={image: future.result() for image, future in reading_images.items()},
         attached={
             role: {
-                each.name: each.networks[network.name]
-                for each in listing
-                if each not in ours
-                and each is not trial
-                and each not in reading_relays
-                and each.attached
-                and network.name in each.networks
+                container.name: container.networks[network.name]
+                for container in listing
+                if container not in ours
+                and container is not trial
+                and container not in reading_relays
+                and container.attached
+                and network.name in container.networks
             }
             for role, network in our_networks.items()
         },
         own_images={
-            image: tuple(each.id for each in listing if each.image == image.id)
+            image: tuple(container.id for container in listing if container.image == image.id)
             for image in reading_own_images.result()
         },
-        orphans=tuple(each.name for each in unused if labels.TRUST not in each.labels),
-        spare_trust=tuple(each for each in unused if labels.TRUST in each.labels),
+        orphans=tuple(volume.name for volume in unused if labels.TRUST not in volume.labels),
+        spare_trust=tuple(volume for volume in unused if labels.TRUST in volume.labels),
         lock=lock,
         trial=trial,
         listing=listing,
         machine=reading_machine.result(),
         agents=tuple(views),
-        joined={each: owner for each, owner in agents.items() if owner != each},
+        joined={agent: owner for agent, owner in agents.items() if owner != agent},
         others=_others(networks, project),
         companions=companions,
-        volumes={each.name: each for each in reading_volumes.result()} if reading_volumes else {},
+        volumes={volume.name: volume for volume in reading_volumes.result()} if reading_volumes else {},
         secrets=held,
-        publishers=tuple(view for each in reading_publishers for view in each.result()),
-        relays=tuple(relay for each in reading_relays.values() if (relay := each.result())),
+        publishers=tuple(view for publisher in reading_publishers for view in publisher.result()),
+        relays=tuple(relay for future in reading_relays.values() if (relay := future.result())),
         publishing=_publishing(networks, project),
     )
 
@@ -178,8 +185,8 @@ def _secrets(reader: EngineReader, envoy: ObservedSibling) -> tuple[ObservedSibl
 
 def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:
     """Return our network for published ports. A foreign one with its name is ignored."""
-    named = (each for each in networks if each.name == publishing_name(project))
-    return next((each for each in named if project_of_network(each) == project), None)
+    named = (network for network in networks if network.name == publishing_name(project))
+    return next((network for network in named if project_of_network(network) == project), None)
 
 
 def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> ObservedRelay | None:
@@ -196,9 +203,9 @@ def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> Obse
 def _settled(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
     """Return the differences inside a relay, once it has had time to start."""
     end = time.monotonic() + _ANSWER_WITHIN
-    while (found := inside(reader, relay)) and time.monotonic() < end:
+    while (problems := inside(reader, relay)) and time.monotonic() < end:
         time.sleep(_ASK_EVERY)
-    return found
+    return problems
 
 
 def inside(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
@@ -225,37 +232,39 @@ def _agents(
         view = reader.container(container)
         return view.network_owner if view else ""
 
-    known = {key: each for each in listing for key in (each.id, each.name)}
-    there = [each for each in listing if each.attached]
-    attached = {each.id for each in there if each in ours or network in each.networks}
-    owner_of = {each.id: network_owner(each, known, ask) for each in there if each not in ours}
-    files = {name for each in ours for name in each.volumes.values()}
-    sharing = {each.id for each in there if not files.isdisjoint(each.volumes.values())}
-    return {each: owner for each, owner in owner_of.items() if owner in attached or each in sharing}
+    known = {key: container for container in listing for key in (container.id, container.name)}
+    containers = [container for container in listing if container.attached]
+    attached = {container.id for container in containers if container in ours or network in container.networks}
+    owner_of = {
+        container.id: network_owner(container, known, ask) for container in containers if container not in ours
+    }
+    files = {name for container in ours for name in container.volumes.values()}
+    sharing = {container.id for container in containers if not files.isdisjoint(container.volumes.values())}
+    return {id_: owner for id_, owner in owner_of.items() if owner in attached or id_ in sharing}
 
 
 def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Future[list[ContainerView]]]":
     def read(some: Sequence[str]) -> list[ContainerView]:
-        return [view for each in some if (view := reader.container(each))]
+        return [view for id_ in some if (view := reader.container(id_))]
 
     return shared_out(read, list(agents))
 
 
 def _companions(reader: EngineReader, known: list[ContainerView]) -> tuple[ContainerView, ...]:
     """Inspect the containers, at any depth, whose processes or memory `known` ones share."""
-    found: list[ContainerView] = []
+    containers: list[ContainerView] = []
     asked: set[str] = set()
     left = list(known)
     while left:
         shape = left.pop().shape
         for word in filter(None, (joined_by(shape.pid_mode), joined_by(shape.ipc_mode))):
-            if word in asked or any(matches(each, word) for each in (*known, *found)):
+            if word in asked or any(matches(container, word) for container in (*known, *containers)):
                 continue
             asked.add(word)
             if view := reader.container(word):
-                found.append(view)
+                containers.append(view)
                 left.append(view)
-    return tuple(found)
+    return tuple(containers)
 
 
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
@@ -279,17 +288,17 @@ def with_agent(reader: EngineReader, project: str, observed: Observed, container
     """
     view = reader.container(container)
     _, listing = _listing(reader, project)
-    if view is None or all(each.id != view.id for each in listing):
+    if view is None or all(container.id != view.id for container in listing):
         raise NotFoundError("not-found", f"The container {container} has been removed.")
-    agents = tuple(sorted((*observed.agents, view), key=lambda each: each.name))
-    siblings = [each.container for each in (*observed.siblings.values(), *observed.leftovers)]
+    agents = tuple(sorted((*observed.agents, view), key=lambda agent: agent.name))
+    siblings = [sibling.container for sibling in (*observed.siblings.values(), *observed.leftovers)]
     return replace(
         observed,
         listing=listing,
         agents=agents,
         others=_others(reader.networks(), project),
         companions=_companions(reader, [*agents, *siblings]),
-        volumes={each.name: each for each in reader.volumes()},
+        volumes={volume.name: volume for volume in reader.volumes()},
     )
 
 
@@ -310,32 +319,37 @@ def with_publisher(reader: EngineReader, project: str, observed: Observed, conta
 
 def _listing(reader: EngineReader, project: str) -> tuple[ContainerSummary | None, tuple[ContainerSummary, ...]]:
     listing = reader.listing()
-    lock = next((each for each in listing if is_lock(each, project)), None)
-    return lock, tuple(each for each in listing if each is not lock)
+    lock = next((container for container in listing if is_lock(container, project)), None)
+    return lock, tuple(container for container in listing if container is not lock)
 
 
 def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict[ContainerSummary, Sibling]:
     """Return the siblings' containers. The label says which sibling one is; without a valid label, the name."""
     names = {name: sibling for sibling in Sibling for name in container_names(project, sibling)}
     ours: dict[ContainerSummary, Sibling] = {}
-    for each in listing:
-        if each.name in names:
+    for container in listing:
+        if container.name in names:
             _require_ours(
-                "container", each.name, each.labels, project, labels.SIBLING, form=each.project == project
+                "container",
+                container.name,
+                container.labels,
+                project,
+                labels.SIBLING,
+                form=container.project == project,
             )
-        elif each.project != project or not each.labels.keys() >= {*labels.MADE_WITH}:
+        elif container.project != project or not container.labels.keys() >= {*labels.MADE_WITH}:
             continue
-        if kind := sibling_of(each, project):
-            ours[each] = kind
-        elif each.name in names:
-            ours[each] = names[each.name]
+        if kind := sibling_of(container, project):
+            ours[container] = kind
+        elif container.name in names:
+            ours[container] = names[container.name]
     return ours
 
 
 def _require_ours(
-    kind: str, name: str, found: Mapping[str, str], project: str, *further: str, form: bool = True
+    kind: str, name: str, object_labels: Mapping[str, str], project: str, *further: str, form: bool = True
 ) -> None:
-    missing = [f"missing label: {label}" for label in labels.lacking(found, project, *further)]
+    missing = [f"missing label: {label}" for label in labels.lacking(object_labels, project, *further)]
     if missing or not form:
         raise RefusedError(
             f"foreign-{kind}",
@@ -354,9 +368,9 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
                 "network-ambiguous",
                 f"There are {len(named)} networks called {name}, so the name is ambiguous.",
                 context=[
-                    f"{each.id}, {each.driver}, made by "
-                    f"{'clawker-fw' if labels.is_ours(each.labels, project) else 'another program'}"
-                    for each in named
+                    f"{network.id}, {network.driver}, made by "
+                    f"{'clawker-fw' if labels.is_ours(network.labels, project) else 'another program'}"
+                    for network in named
                 ],
                 hint="Remove the unused one with `docker network rm ID`.",
             )
@@ -437,7 +451,7 @@ def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe
         time.sleep(_ASK_EVERY)
 
 
-def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, ObservedSibling]:
+def _serving(project: str, siblings: list[ObservedSibling]) -> dict[Sibling, ObservedSibling]:
     """Return the serving container of each sibling: an interrupted run may have left two.
 
     The serving CoreDNS holds the service address. If both do, it is the replacement, which was verified first. The
@@ -447,19 +461,23 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
     for sibling in (Sibling.COREDNS, Sibling.ENVOY):
         names = container_names(project, sibling)
         candidates = sorted(
-            (each for each in found if each.sibling is sibling),
-            key=lambda each: (each.container.name not in names, each.container.name),
+            (candidate for candidate in siblings if candidate.sibling is sibling),
+            key=lambda candidate: (candidate.container.name not in names, candidate.container.name),
         )
         if not candidates:
             continue
         if sibling is Sibling.COREDNS:
-            chosen = [each for each in reversed(candidates) if each.probe and each.probe.claimed]
+            chosen = [
+                candidate for candidate in reversed(candidates) if candidate.probe and candidate.probe.claimed
+            ]
         else:
             resolver = serving.get(Sibling.COREDNS)
-            address = policy.envoy_address(resolver.files) if resolver else ""
+            address = name_list.envoy_address(resolver.files) if resolver else ""
             agents = network_names(project)[Role.AGENTS]
             chosen = [
-                each for each in candidates if address and address == each.container.shape.networks.get(agents)
+                candidate
+                for candidate in candidates
+                if address and address == candidate.container.shape.networks.get(agents)
             ]
         serving[sibling] = (chosen or candidates)[0]
     return {sibling: serving[sibling] for sibling in Sibling if sibling in serving}
@@ -467,6 +485,6 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
 
 def projects(reader: EngineReader) -> tuple[str, ...]:
     """Return the projects of all our containers and networks, sorted."""
-    containers = {each.project for each in reader.listing()}
-    networks = {project_of_network(each) for each in reader.networks()}
+    containers = {container.project for container in reader.listing()}
+    networks = {project_of_network(network) for network in reader.networks()}
     return tuple(sorted((containers | networks) - {""}))

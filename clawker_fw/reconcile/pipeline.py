@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.agents.judge import Agent
-from clawker_fw.agents.trust import authorities_of
+from clawker_fw.agents.trusted_roots import authorities_of
 from clawker_fw.background import in_background
 from clawker_fw.certificates.credentials import Provided, Provision
 from clawker_fw.engine.port import EngineReader
@@ -31,12 +31,12 @@ from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import OF_HOST, Advice, advice, left_over, left_over_stacks
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
-from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
+from clawker_fw.reconcile.desired_state import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Expected, observe
 from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, secret_differences
-from clawker_fw.stack import telemetry
+from clawker_fw.stack import collector
 from clawker_fw.stack.container import HELPER
 
 if TYPE_CHECKING:  # only differences need plans: a look at a stack that is current starts sooner without
@@ -64,10 +64,10 @@ class Comparison:
         return functools.cache(self._plan)
 
     def _plan(self, options: "ConvergeOptions") -> "Plan":
-        from clawker_fw.reconcile.plan import plan
+        from clawker_fw.reconcile.plan import make_plan
 
         options = replace(options, drain_seconds=self.blueprint.settings.drain_timeout)
-        return plan(self.observed, self.slots, self.desired_in, self.diff, options)
+        return make_plan(self.observed, self.slots, self.desired_in, self.diff, options)
 
     @property
     def failed_attempt(self) -> Attempt | None:
@@ -118,7 +118,7 @@ class Comparison:
     @property
     def first_notices(self) -> tuple[Advice, ...]:
         """The warnings for people when a host's first stack starts."""
-        return tuple(each for each in self.advice if each.code not in self.blueprint.settings.acknowledged)
+        return tuple(advice for advice in self.advice if advice.code not in self.blueprint.settings.acknowledged)
 
     @property
     def first_of_host(self) -> bool:
@@ -155,7 +155,7 @@ def compare(reader: EngineReader, blueprint: Blueprint, own_lock: str = "") -> C
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), blueprint.authorities_for(authorities_of(observed))
     desired_in = functools.partial(
-        blueprint.desired,
+        blueprint.desired_in,
         addresses,
         observed.machine,
         credentials=provision.credentials,
@@ -174,7 +174,7 @@ def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
     files = {sibling: seen.files for sibling, seen in observed.siblings.items()}
     coredns = observed.siblings.get(Sibling.COREDNS)
     shown = coredns.probe.collector if coredns and coredns.probe else None
-    return blueprint.certificates.provide(replace(telemetry.running(files), collector=shown))
+    return blueprint.certificates.provide(replace(collector.running(files), collector=shown))
 
 
 def summary_of(seen: Comparison, steps: "Plan | FirewallError | None" = None) -> "Summary":

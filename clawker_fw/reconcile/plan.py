@@ -22,12 +22,12 @@ from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
 from clawker_fw.reconcile.unused import old_trust, unused_images
-from clawker_fw.stack import labels, policy
+from clawker_fw.stack import labels, name_list
 from clawker_fw.stack.container import (
     BOOT,
     COMMITTED,
-    EYE,
     HELPER,
+    PROBER,
     STAGE,
     commit_record,
     container_names,
@@ -51,22 +51,22 @@ _LIVE_VERBS = frozenset({"claim", "commit-in-place", "release", "secrets", "see"
 """Helper commands used while the program goes on serving."""
 
 
-def plan(
-    observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], found: Diff, options: ConvergeOptions
+def make_plan(
+    observed: Observed, slots: Slots, desired_in: Callable[[Slots], Desired], diff: Diff, options: ConvergeOptions
 ) -> Plan:
     """Return the plan that closes the difference, or the part that the options select.
 
-    `slots` are the serving ones. A replacement gets the other slot and what is `desired` there.
+    `slots` are the serving ones. A replacement gets the other slot and what is desired there (`desired_in`).
 
     Raises:
         RefusedError: if a network would have to be recreated while agents are attached.
     """
-    found = options.within(found)
-    if not found.findings and not options.everything:
+    diff = options.within(diff)
+    if not diff.findings and not options.everything:
         return Plan(())
-    if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
-        return _rebuild(observed, slots, desired, found)
-    return _Planner(observed, slots, desired, found, options).plan()
+    if any(finding.action is Action.RECREATE_NETWORKS for finding in diff.findings):
+        return _rebuild(observed, slots, desired_in, diff)
+    return _Planner(observed, slots, desired_in, diff, options).plan()
 
 
 class _Planner:
@@ -74,19 +74,19 @@ class _Planner:
         self,
         observed: Observed,
         slots: Slots,
-        desired: Callable[[Slots], Desired],
-        found: Diff,
+        desired_in: Callable[[Slots], Desired],
+        diff: Diff,
         options: ConvergeOptions,
     ) -> None:
         self._observed = observed
         self._options = options
-        self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
-        self._desired_now = desired(slots)
-        self._made = tuple(each for each in Sibling if self._must_be_made(each))
+        self._causes: Mapping[Sibling, tuple[Finding, ...]] = {sibling: diff.of(sibling) for sibling in Sibling}
+        self._desired_now = desired_in(slots)
+        self._made = tuple(sibling for sibling in Sibling if self._must_be_made(sibling))
         new = Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
         self._address_changes = new.envoy != slots.envoy
-        self._desired = desired(new)
-        self._names = {each: self._new_name(each) for each in self._made}
+        self._desired = desired_in(new)
+        self._names = {sibling: self._new_name(sibling) for sibling in self._made}
 
     def _must_be_made(self, sibling: Sibling) -> bool:
         if sibling not in self._observed.siblings or self._options.replace_all:
@@ -102,7 +102,7 @@ class _Planner:
         # A starting program loads its files, so files that were tampered with must go first.
         begins = not closing.isdisjoint({Action.START, Action.REATTACH})
         return begins and any(
-            each.layer is Layer.HOT and each.cause is Cause.TAMPER for each in self._causes[sibling]
+            cause.layer is Layer.HOT and cause.cause is Cause.TAMPER for cause in self._causes[sibling]
         )
 
     def _new_slot(self, sibling: Sibling, slot: int) -> int:
@@ -125,8 +125,11 @@ class _Planner:
             self._displaced(),
             self._networks(),
             self._woken(),
-            [steps.Create(each, creation(self._wanted(each), name), self._causes[each]) for each, name in made],
-            [self._verify(each) for each, _ in made],
+            [
+                steps.Create(sibling, creation(self._wanted(sibling), name), self._causes[sibling])
+                for sibling, name in made
+            ],
+            [self._verify(sibling) for sibling, _ in made],
             self._give(),
         ]
         commits = [*self._commit(Sibling.ENVOY), *self._commit(Sibling.COREDNS)]
@@ -142,7 +145,7 @@ class _Planner:
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
             rollback=(*(steps.Remove(name, name) for name in self._names.values()), *self._networks_undone()),
             point_of_no_return=len(stages),
-            before=tuple((each, old.container.id) for each, old in self._observed.siblings.items()),
+            before=tuple((sibling, old.container.id) for sibling, old in self._observed.siblings.items()),
         )
 
     def _old(self, sibling: Sibling) -> ObservedSibling | None:
@@ -159,7 +162,7 @@ class _Planner:
         """
         left = self._observed.leftovers
         serving = self._old(Sibling.COREDNS)
-        claimants = [each for each in left if each.probe and each.probe.claimed]
+        claimants = [sibling for sibling in left if sibling.probe and sibling.probe.claimed]
         hold: list[Step] = []
         announce: list[Step] = []
         converses = serving is not None and _converses(serving)  # or it is replaced as well
@@ -169,29 +172,33 @@ class _Planner:
             announce = [steps.ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
         return [
             hold,
-            [steps.ReleaseAddress(each.container.id) for each in claimants if _converses(each)],
+            [steps.ReleaseAddress(claimant.container.id) for claimant in claimants if _converses(claimant)],
             announce,
-            [self._drain(each) for each in left if self._can_drain(each)],
-            [_remove(each, heir.container.name if (heir := self._old(each.sibling)) else "") for each in left],
+            [self._drain(sibling) for sibling in left if self._can_drain(sibling)],
+            [
+                _remove(sibling, heir.container.name if (heir := self._old(sibling.sibling)) else "")
+                for sibling in left
+            ],
         ]
 
     def _is_relieving(self, serving: ObservedSibling) -> bool:
         """Whether a run was interrupted while CoreDNS announced the address that it took."""
         proper, _ = container_names(self._desired.project, Sibling.COREDNS)
         return serving.container.name != proper and any(
-            each.sibling is Sibling.COREDNS and each.container.running for each in self._observed.leftovers
+            leftover.sibling is Sibling.COREDNS and leftover.container.running
+            for leftover in self._observed.leftovers
         )
 
     def _images(self) -> list[Step]:
-        found: list[Step] = []
+        planned: list[Step] = []
         for sibling in Sibling:
             image = self._wanted(sibling).image
             present = self._observed.images.get(image.reference)
             usable = present is not None and (not image.ids or present.id in image.ids)
-            lost = any(each.action in {Action.LOAD, Action.PULL} for each in self._causes[sibling])
+            lost = any(cause.action in {Action.LOAD, Action.PULL} for cause in self._causes[sibling])
             if lost or (sibling in self._made and not usable):
-                found.append(steps.ProvideImage(sibling, image.reference, image.bundled))
-        return found
+                planned.append(steps.ProvideImage(sibling, image.reference, image.bundled))
+        return planned
 
     def _examination(self) -> list[Step]:
         if self._observed.siblings or self._has_neighbour():
@@ -210,18 +217,18 @@ class _Planner:
         )
 
     def _detaches(self) -> list[Step]:
-        found: dict[tuple[Role, str], Step] = {}
+        by_place: dict[tuple[Role, str], Step] = {}
         for sibling in Sibling:
             for finding in self._causes[sibling]:
                 for role, places in self._observed.attached.items() if finding.action is Action.DETACH else ():
                     if finding.running in places:
                         network, name = self._observed.networks[role], str(finding.running)
-                        found[role, name] = steps.Detach(network.id, network.name, name)
-        return list(found.values())
+                        by_place[role, name] = steps.Detach(network.id, network.name, name)
+        return list(by_place.values())
 
     def _displaced(self) -> list[Step]:
         """Rename a sibling that has the other sibling's name. Its label says which sibling it is."""
-        names = {each: container_names(self._desired.project, each) for each in Sibling}
+        names = {sibling: container_names(self._desired.project, sibling) for sibling in Sibling}
         return [
             steps.Rename(sibling, old.container.id, f"{names[sibling][0]}-{old.container.id[:12]}")
             for sibling, old in self._observed.siblings.items()
@@ -244,44 +251,46 @@ class _Planner:
         return [steps.RemoveNetwork(name, name) for name in made]
 
     def _woken(self) -> list[Step]:
-        found: list[Step] = []
+        planned: list[Step] = []
         for sibling, old in self._observed.siblings.items():
             if sibling in self._made:
                 continue
-            lost = {each.field for each in self._causes[sibling] if each.action is Action.REATTACH}
+            lost = {cause.field for cause in self._causes[sibling] if cause.action is Action.REATTACH}
             if lost:
                 wanted = self._wanted(sibling).shape.networks.items()
                 networks = tuple((name, address) for name, address in wanted if f"networks.{name}" in lost)
-                found.append(steps.Reattach(sibling, old.container.id, networks))
+                planned.append(steps.Reattach(sibling, old.container.id, networks))
                 continue
             for finding in self._causes[sibling]:
                 if finding.action is Action.START:
-                    found.append(steps.Start(sibling, old.container.id))
+                    planned.append(steps.Start(sibling, old.container.id))
                 elif finding.action is Action.UNPAUSE:
-                    found.append(steps.Unpause(sibling, old.container.id))
-        return found
+                    planned.append(steps.Unpause(sibling, old.container.id))
+        return planned
 
     def _give(self) -> list[Step]:
         """Send secrets before the first use, and remove others after the last one."""
-        causes = tuple(each for each in self._causes[Sibling.ENVOY] if each.action is Action.GIVE)
+        causes = tuple(cause for cause in self._causes[Sibling.ENVOY] if cause.action is Action.GIVE)
         wanted = self._desired.secrets
         if Sibling.ENVOY in self._made:
             return [steps.GiveSecrets(self._names[Sibling.ENVOY], wanted, causes)] if wanted else []
         old = self._old(Sibling.ENVOY)
-        woken = {Action.START, Action.REATTACH} & {each.action for each in self._causes[Sibling.ENVOY]}
+        woken = {Action.START, Action.REATTACH} & {cause.action for cause in self._causes[Sibling.ENVOY]}
         if old is None or not (causes or (wanted and woken)):
             return []
         return [steps.GiveSecrets(old.container.id, wanted, causes)]
 
     def _verify(self, sibling: Sibling) -> steps.Verify:
-        wanted, eye, place = self._wanted(sibling), "", ""
+        wanted, prober, place = self._wanted(sibling), "", ""
         if sibling is Sibling.ENVOY:
-            eye = self._names.get(Sibling.COREDNS) or self._old_eye
-            place = self._wanted(Sibling.COREDNS).hot[EYE].content.decode()
-        return steps.Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, eye, place)
+            prober = self._names.get(Sibling.COREDNS) or self._old_prober
+            place = self._wanted(Sibling.COREDNS).hot[PROBER].content.decode()
+        return steps.Verify(
+            sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, prober, place
+        )
 
     @property
-    def _old_eye(self) -> str:
+    def _old_prober(self) -> str:
         """The CoreDNS that stays, if it can test how agents see a new Envoy before the replacement."""
         old = self._old(Sibling.COREDNS)
         return old.container.id if old and old.container.running and self._can_redirect(old) else ""
@@ -291,7 +300,7 @@ class _Planner:
         old, wanted = self._old(sibling), self._wanted(sibling)
         if old is None:
             return []
-        causes = tuple(each for each in self._causes[sibling] if each.action is Action.COMMIT)
+        causes = tuple(cause for cause in self._causes[sibling] if cause.action is Action.COMMIT)
         if sibling in self._made:
             if sibling is Sibling.ENVOY or not self._address_moves or not self._can_redirect(old):
                 return []
@@ -302,7 +311,7 @@ class _Planner:
     def _trusted(self, old: ObservedSibling) -> bool:
         """Whether a container to be replaced still answers, with untouched startup files."""
         tampered = any(
-            each.layer is Layer.BOOT and each.cause is Cause.TAMPER for each in self._causes[old.sibling]
+            cause.layer is Layer.BOOT and cause.cause is Cause.TAMPER for cause in self._causes[old.sibling]
         )
         return old.probe is not None and not old.probe.error and not tampered and _converses(old)
 
@@ -335,7 +344,7 @@ class _Planner:
         lanes = [_in_turn(lane) for lane in (self._retire_coredns(), self._retire_envoy()) if lane]
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
-            asked = tuple(each for each in causes if self._asks_for_claim(each))
+            asked = tuple(cause for cause in causes if self._asks_for_claim(cause))
             claim = [steps.ClaimAddress(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
             return [[*claim, *lanes]]
         # If the old CoreDNS can't send agents to the new Envoy, the old one serves until the old CoreDNS is gone:
@@ -362,7 +371,7 @@ class _Planner:
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
-        wait = [steps.AwaitTtl(policy.TTL + _TTL_SLACK)] if self._address_moves else []
+        wait = [steps.AwaitTtl(name_list.TTL + _TTL_SLACK)] if self._address_moves else []
         drain = [self._drain(old)] if self._can_drain(old) else []
         return [*wait, *drain, _remove(old, self._names[Sibling.ENVOY])]
 
@@ -381,9 +390,9 @@ class _Planner:
     def _unused(self) -> list[Step]:
         if not self._options.everything:
             return []
-        retired = {each.container.id for each in self._observed.leftovers}
+        retired = {leftover.container.id for leftover in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
-        retired |= {each.container.id for each in self._relay_changes.removed}
+        retired |= {relay.container.id for relay in self._relay_changes.removed}
         images = unused_images(self._observed, self._desired, retired)
         names = [reference for image in images for reference in image.references]
         return [
@@ -394,31 +403,31 @@ class _Planner:
 
     @cached_property
     def _relay_changes(self) -> RelayChanges:
-        found = self._causes[Sibling.COREDNS]
-        return RelayComparison(self._observed, self._desired_now).selected(found)
+        findings = self._causes[Sibling.COREDNS]
+        return RelayComparison(self._observed, self._desired_now).selected(findings)
 
     def _relays(self) -> list[list[Step]]:
         """Create or replace relays as the agents want them. They need both networks, but no sibling."""
         changes = self._relay_changes
         old, new = changes.network_removed, changes.network_made
         return [
-            [_remove(each) for each in changes.removed],
+            [_remove(relay) for relay in changes.removed],
             [steps.RemoveNetwork(old.id, old.name)] if old else [],
             [steps.CreateNetwork(new)] if new else [],
             [steps.Publish(spec) for spec in changes.made],
         ]
 
     def _renames(self) -> list[Step]:
-        found: list[Step] = []
+        planned: list[Step] = []
         for sibling in Sibling:
             proper, _ = container_names(self._desired.project, sibling)
             old = self._old(sibling)
             if sibling in self._made:
                 if self._names[sibling] != proper:
-                    found.append(steps.Rename(sibling, self._names[sibling], proper))
+                    planned.append(steps.Rename(sibling, self._names[sibling], proper))
             elif old and old.container.name != proper:
-                found.append(steps.Rename(sibling, old.container.id, proper))
-        return found
+                planned.append(steps.Rename(sibling, old.container.id, proper))
+        return planned
 
 
 def _converses(sibling: ObservedSibling) -> bool:
@@ -435,7 +444,7 @@ def _remove(old: ObservedSibling | ObservedRelay, heir: str = "") -> steps.Remov
     return steps.Remove(old.container.id, old.container.name, heir=heir)
 
 
-def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], found: Diff) -> Plan:
+def _rebuild(observed: Observed, slots: Slots, desired_in: Callable[[Slots], Desired], diff: Diff) -> Plan:
     """Recreate both networks, and replace both siblings. Refused while agents are attached.
 
     Networks can't be renamed and can't overlap, so the old ones go first. The old siblings are only stopped until
@@ -443,25 +452,26 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     """
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
-        fields = [each.field for each in found.findings if each.action is Action.RECREATE_NETWORKS]
+        fields = [finding.field for finding in diff.findings if finding.action is Action.RECREATE_NETWORKS]
         raise RefusedError(
             "network-in-use",
             "A network has to be recreated, which would cut off the containers attached to it.",
             context=[f"differs: {', '.join(fields)}", f"attached: {', '.join(agents)}"],
             hint="Stop these containers, then repeat the command.",
         )
-    siblings = {each: _stopped(old) for each, old in observed.siblings.items()}
+    siblings = {sibling: _stopped(old) for sibling, old in observed.siblings.items()}
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
-    build = _Planner(stopped, slots, desired, found, ConvergeOptions(replace_all=True)).plan()
+    build = _Planner(stopped, slots, desired_in, diff, ConvergeOptions(replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
     room: tuple[Stage, ...] = (
         (
-            *(_remove(each) for each in observed.leftovers),
+            *(_remove(leftover) for leftover in observed.leftovers),
             *_trial_removed(observed),
-            *(_remove(each) for each in observed.relays),
+            *(_remove(relay) for relay in observed.relays),
         ),
         tuple(
-            steps.Stop(each.sibling, each.container.id, each.container.name) for each in observed.siblings.values()
+            steps.Stop(sibling.sibling, sibling.container.id, sibling.container.name)
+            for sibling in observed.siblings.values()
         ),
         tuple(steps.RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
@@ -472,7 +482,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
         stages=(*first, *room, *build.stages[len(first) :]),
         rollback=(
             *build.rollback,
-            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired(slots).networks.values()),
+            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired_in(slots).networks.values()),
             *(steps.CreateNetwork(spec) for spec in old_networks.values()),
             *(_put_back(old, old_networks) for old in observed.siblings.values()),
         ),
@@ -500,7 +510,7 @@ def _as_it_was(network: NetworkView) -> NetworkSpec:
 def _put_back(old: ObservedSibling, networks: Collection[str]) -> steps.Reattach:
     """Return the step that reconnects a sibling to its original ones among these networks."""
     places = old.container.shape.networks.items()
-    return steps.Reattach(old.sibling, old.container.id, tuple(each for each in places if each[0] in networks))
+    return steps.Reattach(old.sibling, old.container.id, tuple(place for place in places if place[0] in networks))
 
 
 def examiner(desired: Desired) -> ContainerSpec:
@@ -548,20 +558,24 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
         raise RefusedError(
             "network-in-use",
             "Containers are still attached to this stack.",
-            context=[f"{each.container} on {each.name}" for each in attached],
+            context=[f"{detach.container} on {detach.name}" for detach in attached],
             hint="Stop them, or disconnect them with `clawker-fw down --force`.",
         )
     networks = [*observed.networks.values(), *((observed.publishing,) if observed.publishing else ())]
-    ours = (each for each in observed.listing if each.project == project)
-    fillers = [each for each in ours if each.name.startswith(trust_name(project))]
-    volumes = (*observed.orphans, *(each.name for each in observed.spare_trust), *(each.name for each in fillers))
+    ours = (container for container in observed.listing if container.project == project)
+    fillers = [container for container in ours if container.name.startswith(trust_name(project))]
+    volumes = (
+        *observed.orphans,
+        *(volume.name for volume in observed.spare_trust),
+        *(filler.name for filler in fillers),
+    )
     stages: tuple[tuple[Step, ...], ...] = (
         tuple(attached),
         (
-            *(_remove(each) for each in (*observed.siblings.values(), *observed.leftovers)),
+            *(_remove(sibling) for sibling in (*observed.siblings.values(), *observed.leftovers)),
             *_trial_removed(observed),
-            *(steps.Remove(each.id, each.name) for each in fillers),
-            *(_remove(each) for each in observed.relays),
+            *(steps.Remove(filler.id, filler.name) for filler in fillers),
+            *(_remove(relay) for relay in observed.relays),
         ),
         tuple(steps.RemoveNetwork(network.id, network.name) for network in networks),
         tuple(steps.RemoveVolume(volume) for volume in volumes),

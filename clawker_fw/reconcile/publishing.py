@@ -33,30 +33,34 @@ def publish_for(
         RefusedError: if the network for published ports was changed, or a foreign container has the relay's name.
         EngineError, NotProvenError: see `publish`.
     """
-    found = RelayComparison(with_publisher(engine, desired.project, observed, agent), desired)
-    found.subnet()
-    network = found.network
+    comparison = RelayComparison(with_publisher(engine, desired.project, observed, agent), desired)
+    comparison.subnet()
+    network = comparison.network
     if network is None:
         raise NotFoundError("not-found", f"The container {agent} publishes nothing, or has been removed.")
-    if found.unlike:
+    if comparison.unlike:
         raise RefusedError(
             "not-serving",
             f"The network {network.name}, on which ports are published, is not as clawker-fw made it.",
             hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it.",
         )
-    (spec,) = found.wanted.values()
-    if found.observed.publishing is None:
+    (spec,) = comparison.wanted.values()
+    if comparison.observed.publishing is None:
         engine.create_network(network)
     try:
         return publish(engine, spec, built.get(Sibling.COREDNS))
     except ConflictError:
-        there = engine.container(spec.name)
-        if there and not is_relay(there, desired.project):
+        container = engine.container(spec.name)
+        if container and not is_relay(container, desired.project):
             raise foreign_relay(spec.name) from None
-        if there is None or there.project != desired.project or there.labels.get(labels.RELAY_OF) != agent:
+        if (
+            container is None
+            or container.project != desired.project
+            or container.labels.get(labels.RELAY_OF) != agent
+        ):
             raise
-    _require_listening(engine, spec, there.id)
-    return there.id
+    _require_listening(engine, spec, container.id)
+    return container.id
 
 
 def publish(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | None) -> str:
@@ -80,10 +84,10 @@ def publish(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | None)
 
 def _require_listening(engine: EngineReader, spec: ContainerSpec, relay: str) -> None:
     end = time.monotonic() + _READY_SECONDS
-    found: tuple[str, ...] = ("it does not run",)
+    problems: tuple[str, ...] = ("it does not run",)
     while time.monotonic() < end:
         view = engine.container(relay)
-        if view and view.running and not (found := inside(engine, view)):
+        if view and view.running and not (problems := inside(engine, view)):
             return
         if view is None or view.restarts:  # it ends whenever it is started
             break
@@ -91,5 +95,5 @@ def _require_listening(engine: EngineReader, spec: ContainerSpec, relay: str) ->
     raise NotProvenError(
         "relay-not-ready",
         f"The relay {spec.name} does not listen, so the ports are not published.",
-        context=[*found, *last_words(engine, relay)],
+        context=[*problems, *last_words(engine, relay)],
     )

@@ -53,13 +53,13 @@ def this_host(inside: Inside | None) -> str:
 
 def recorded_origins(observed: Observed) -> tuple[Origin, ...]:
     """Return the recorded origins: none without a record, two if the siblings disagree."""
-    found = (recorded_origin(seen.files) for seen in observed.siblings.values())
-    return tuple(dict.fromkeys(each for each in found if each))
+    origins = (recorded_origin(seen.files) for seen in observed.siblings.values())
+    return tuple(dict.fromkeys(origin for origin in origins if origin))
 
 
 def other_origins(observed: Observed, now: Origin | None) -> tuple[Origin, ...]:
     """Return the recorded origins with other content than `now`, in another file or on another machine."""
-    return tuple(each for each in recorded_origins(observed) if now is not None and not _are_same(each, now))
+    return tuple(origin for origin in recorded_origins(observed) if now is not None and not _are_same(origin, now))
 
 
 def _are_same(one: Origin, other: Origin) -> bool:
@@ -77,7 +77,7 @@ def require_same_origin(observed: Observed, now: Origin | None) -> None:
         raise RefusedError(
             "settings-other",
             "This stack was made from another settings file.",
-            context=[*(f"made from {each}" for each in made_from), f"this is {now}"],
+            context=[*(f"made from {origin}" for origin in made_from), f"this is {now}"],
             hint="Use that file with --config, choose another stack with --project, "
             "or make this file the stack's own with --adopt.",
         )
@@ -91,12 +91,12 @@ def keep_origin(engine: EngineWriter, observed: Observed, now: Origin | None) ->
 
 def last_attempt(observed: Observed) -> Attempt | None:
     """Return the last attempt if it failed, or None."""
-    found: list[Attempt] = []
+    attempts: list[Attempt] = []
     for seen in observed.siblings.values():
         with suppress(ValueError):
             attempt = read_attempt(seen.files.get(ATTEMPT, NO_ATTEMPT).content)
-            found += [attempt] if attempt else []
-    return max(found, key=lambda attempt: attempt.at, default=None)
+            attempts += [attempt] if attempt else []
+    return max(attempts, key=lambda attempt: attempt.at, default=None)
 
 
 def keep_attempt(engine: EngineWriter, observed: Observed, error: FirewallError) -> None:
@@ -108,7 +108,12 @@ def keep_attempt(engine: EngineWriter, observed: Observed, error: FirewallError)
 
 def forget_attempts(engine: EngineWriter, observed: Observed) -> None:
     """Record a success after a failed attempt."""
-    _keep(engine, [each for each in observed.siblings.values() if ATTEMPT in each.files], ATTEMPT, NO_ATTEMPT)
+    _keep(
+        engine,
+        [sibling for sibling in observed.siblings.values() if ATTEMPT in sibling.files],
+        ATTEMPT,
+        NO_ATTEMPT,
+    )
 
 
 def _keep(engine: EngineWriter, siblings: Iterable[ObservedSibling], path: str, record: File) -> None:

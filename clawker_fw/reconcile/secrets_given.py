@@ -33,21 +33,23 @@ def secret_differences(
     by_id = held.by_id
     values = vault.values(wanted) if vault else {}
     resting = {secret.identity: secret.at_rest for secret in _still_wanted(wanted, vault)}
-    found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - by_id.keys()]
-    for identity, each in by_id.items():
+    differences = [
+        SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - by_id.keys()
+    ]
+    for identity, held_secret in by_id.items():
         if identity not in resting:
-            found.append(SecretDifference(identity, running=_GIVEN, desired=None))
+            differences.append(SecretDifference(identity, running=_GIVEN, desired=None))
         elif identity in values and not hmac.compare_digest(
-            each.digest, digest_of_secret(held.key, identity, values[identity])
+            held_secret.digest, digest_of_secret(held.key, identity, values[identity])
         ):
-            found.append(SecretDifference(identity, running=ANOTHER, desired=_THIS))
-        elif each.at_rest != resting[identity]:
-            running, desired = PLACES[each.at_rest], PLACES[resting[identity]]
-            found.append(SecretDifference(identity, running, desired, same_value=True))
-    for identity in held.unloaded - {each.identity for each in found}:
+            differences.append(SecretDifference(identity, running=ANOTHER, desired=_THIS))
+        elif held_secret.at_rest != resting[identity]:
+            running, desired = PLACES[held_secret.at_rest], PLACES[resting[identity]]
+            differences.append(SecretDifference(identity, running, desired, same_value=True))
+    for identity in held.unloaded - {difference.identity for difference in differences}:
         meant = _GIVEN if identity in by_id else None
-        found.append(SecretDifference(identity, running=UNLOADED, desired=meant, loaded=False))
-    return tuple(sorted(found))
+        differences.append(SecretDifference(identity, running=UNLOADED, desired=meant, loaded=False))
+    return tuple(sorted(differences))
 
 
 def require_unreachable(observed: Observed, vault: "Vault") -> None:
@@ -62,7 +64,7 @@ def require_unreachable(observed: Observed, vault: "Vault") -> None:
 
 
 def possible_exposures(observed: Observed, vault: "Vault | None") -> "Iterator[Advice]":
-    """Yield a warning for each mount that may lead to the file of secrets. Agents' links must not stop a run."""
+    """Yield a warning per mount that may lead to the file of secrets. Agents' links must not stop a run."""
     for exposure in exposures(observed, [vault.path] if vault else ()):
         if not exposure.certain:
             error = _exposed(exposure)
@@ -88,7 +90,7 @@ def give(
         EngineError: if Envoy can't be given them.
     """
     values = vault.values(wanted) if vault else {}
-    resting = {each.identity: each.at_rest for each in _still_wanted(wanted, vault)}
+    resting = {secret.identity: secret.at_rest for secret in _still_wanted(wanted, vault)}
     key, keep = secrets.token_bytes(KEY_BYTES), resting.keys() - values.keys()
     at_rest = [identity for identity, rests in resting.items() if rests]
     return Helper(engine, container).give_secrets(key, values, keep, at_rest).unloaded
@@ -96,7 +98,7 @@ def give(
 
 def _still_wanted(wanted: "tuple[WantedSecret, ...]", vault: "Vault | None") -> "Iterator[WantedSecret]":
     """Yield the secrets that are not too old for Envoy to have."""
-    return (each for each in wanted if vault and each.name not in vault.expired)
+    return (secret for secret in wanted if vault and secret.name not in vault.expired)
 
 
 def envoys(engine: EngineReader, project: str) -> tuple[str, ...]:
@@ -105,10 +107,10 @@ def envoys(engine: EngineReader, project: str) -> tuple[str, ...]:
     Raises:
         RefusedError: if none exists.
     """
-    found = [listed for listed in engine.listing() if sibling_of(listed, project) is Sibling.ENVOY]
-    if not found:
+    envoys = [listed for listed in engine.listing() if sibling_of(listed, project) is Sibling.ENVOY]
+    if not envoys:
         raise RefusedError("not-up", f"The stack {project} has no Envoy, so it has no secrets.")
-    return tuple(envoy.id for envoy in sorted(found, key=lambda envoy: envoy.status != "running"))
+    return tuple(envoy.id for envoy in sorted(envoys, key=lambda envoy: envoy.status != "running"))
 
 
 def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[str, ...]:
@@ -120,14 +122,14 @@ def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[s
     helper, key = Helper(engine, container), secrets.token_bytes(KEY_BYTES)
     held = helper.secrets(key).by_id
     gone = _called(name, held)
-    at_rest = {identity for identity, each in held.items() if each.at_rest}
+    at_rest = {identity for identity, secret in held.items() if secret.at_rest}
     left = helper.give_secrets(key, {}, keep=held.keys() - gone, at_rest=at_rest - {*gone})
     require_loaded(_called(name, left.unloaded))  # also those that were taken away before
     return tuple(sorted(gone))
 
 
 def _called(name: str | None, identities: Iterable[str]) -> list[str]:
-    return [each for each in identities if name in {None, each.partition("#")[0]}]
+    return [identity for identity in identities if name in {None, identity.partition("#")[0]}]
 
 
 def require_loaded(unloaded: Collection[str]) -> None:

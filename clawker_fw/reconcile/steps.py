@@ -96,14 +96,14 @@ class Create(SiblingStep):
 class Verify(ContainerStep):
     """Wait until a new container reports the expected digest of each resource as live.
 
-    After an expiry, it may report those in `later` instead. `eye` is the CoreDNS that tests what agents see of the
-    container, and `place` where it looks.
+    After an expiry, it may report those in `later` instead. `prober` is the CoreDNS that tests the container
+    as agents see it, and `place` where it looks.
     """
 
     live: Mapping[str, str]
     seconds: float
     later: Sequence[Mapping[str, str]] = ()
-    eye: str = ""
+    prober: str = ""
     place: str = ""
 
 
@@ -273,8 +273,8 @@ class Plan:
     def steps(self) -> Iterator[Step]:
         """All steps, in a valid order."""
         for stage in self.stages:
-            for each in stage:
-                yield from each.steps if isinstance(each, InTurn) else (each,)
+            for step in stage:
+                yield from step.steps if isinstance(step, InTurn) else (step,)
 
     @property
     def undoable(self) -> range:
@@ -315,19 +315,21 @@ class ConvergeOptions:
         """Whether to close all findings, whatever their cause and action."""
         return self.causes == frozenset(Cause) and self.actions >= CLOSING
 
-    def within(self, found: Diff) -> Diff:
+    def within(self, diff: Diff) -> Diff:
         """Return the part of a difference that these options select."""
         beyond = {
-            each.sibling
-            for each in found.findings
-            if each.action not in {*self.actions, *RELAYING} and each.cause is Cause.TAMPER
+            finding.sibling
+            for finding in diff.findings
+            if finding.action not in {*self.actions, *RELAYING} and finding.cause is Cause.TAMPER
         }
         return replace(
-            found,
+            diff,
             findings=tuple(
-                each
-                for each in found.findings
-                if each.cause in self.causes and each.action in self.actions and each.sibling not in beyond
+                finding
+                for finding in diff.findings
+                if finding.cause in self.causes
+                and finding.action in self.actions
+                and finding.sibling not in beyond
             ),
         )
 
@@ -397,7 +399,7 @@ def _described(step: Step) -> tuple[str, str, dict[str, object]]:  # noqa: C901,
         case Rename():
             return "rename", f"name {step.sibling} {step.name}", {"container": step.name}
         case Publish():
-            ports = [each.removesuffix("/tcp") for each in step.spec.shape.ports]
+            ports = [port.removesuffix("/tcp") for port in step.spec.shape.ports]
             line = f"publish {', '.join(ports)} with {step.spec.name}"
             return "publish", line, {"container": step.spec.name, "ports": ports}
         case _:

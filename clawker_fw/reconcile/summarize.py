@@ -36,7 +36,7 @@ _SELECTING = frozenset({"filter_chains", "filter_chain_matcher"})
 def summarize(
     observed: Observed,
     desired: Desired,
-    found: Diff,
+    diff: Diff,
     planned: Plan | FirewallError,
     *,
     version: str,
@@ -53,27 +53,27 @@ def summarize(
         effects=effects,
         interruption=_interruption(observed, desired, plan, effects),
         changes=changes,
-        builds=_builds(observed, version, found),
-        reasons={cause: tuple(each for each in found.findings if each.cause is cause) for cause in Cause},
+        builds=_builds(observed, version, diff),
+        reasons={cause: tuple(finding for finding in diff.findings if finding.cause is cause) for cause in Cause},
         asked=any(isinstance(step, steps.Create) and not step.causes for step in plan.steps),
         housekeeping=not effects and not plan.empty,
         relays=relays,
-        relays_cut=any(each.container.name in relays and each.container.running for each in observed.relays),
+        relays_cut=any(relay.container.name in relays and relay.container.running for relay in observed.relays),
         refused=planned if isinstance(planned, FirewallError) else None,
     )
 
 
 def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:
     moved = any(isinstance(step, steps.RemoveNetwork) for step in plan.steps)
-    found: dict[Sibling, list[Effect]] = {each: [] for each in Sibling}
+    by_sibling: dict[Sibling, list[Effect]] = {sibling: [] for sibling in Sibling}
     for step in plan.steps:
         if isinstance(step, SiblingStep) and (effect := _effect(step, observed, moved=moved)):
-            found[step.sibling].append(effect)
-    most = {sibling: min(each, key=[*Effect].index) for sibling, each in found.items() if each}
+            by_sibling[step.sibling].append(effect)
+    most = {sibling: min(effects, key=[*Effect].index) for sibling, effects in by_sibling.items() if effects}
     return {
         effect: those
         for effect in Effect
-        if (those := tuple(sibling for sibling, each in most.items() if each is effect))
+        if (those := tuple(sibling for sibling, worst in most.items() if worst is effect))
     }
 
 
@@ -101,7 +101,7 @@ def _interruption(
         drained = next((step.seconds for step in drains if step.container == envoy.container.id), 0.0)
     stays = Sibling.ENVOY in serving.intersection(effects.get(Effect.UPDATED, ()))
     return Interruption(
-        unserved=tuple(each for each in Sibling if each in affected - serving),
+        unserved=tuple(sibling for sibling in Sibling if sibling in affected - serving),
         drained=drained,
         cut=bool(envoy and stays and ends_connections(envoy.files, desired.siblings[Sibling.ENVOY].hot)),
         lookups=coredns is not None
@@ -146,12 +146,12 @@ def _serves(seen: ObservedSibling, desired: Desired) -> bool:
     return seen.container.running and networks <= set(seen.container.connected)
 
 
-def _builds(observed: Observed, version: str, found: Diff) -> Mapping[Sibling, tuple[Build, Build]]:
+def _builds(observed: Observed, version: str, diff: Diff) -> Mapping[Sibling, tuple[Build, Build]]:
     return {
-        each.sibling: (
-            Build(release_version(observed), each.running if isinstance(each.running, str) else None),
-            Build(version, str(each.desired)),
+        finding.sibling: (
+            Build(release_version(observed), finding.running if isinstance(finding.running, str) else None),
+            Build(version, str(finding.desired)),
         )
-        for each in found.findings
-        if each.field == labels.STACK_BUILD_SHA and each.cause is Cause.UPGRADE
+        for finding in diff.findings
+        if finding.field == labels.STACK_BUILD_SHA and finding.cause is Cause.UPGRADE
     }

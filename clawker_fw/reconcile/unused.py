@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from clawker_fw.agents import trust
+from clawker_fw.agents import trusted_roots
 from clawker_fw.model.desired import Desired
 from clawker_fw.model.images import OwnImage
 from clawker_fw.model.observed import Observed
@@ -13,7 +13,7 @@ from clawker_fw.stack.envoy import signing
 
 def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
     """Return our images of other releases that are unused once the `retired` containers are removed."""
-    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
+    kept = {*desired.images, *(id_ for sibling in desired.siblings.values() for id_ in sibling.image.ids)}
     return tuple(
         image
         for image, users in observed.own_images.items()
@@ -24,8 +24,8 @@ def unused_images(observed: Observed, desired: Desired, retired: Collection[str]
 def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
     """Return unused volumes with outdated roots. Volumes with current ones stay for agents about to start."""
     roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
-    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
-    return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
+    wanted = trusted_roots.label(roots.content) if roots and roots.content and observed.spare_trust else ""
+    return tuple(volume.name for volume in observed.spare_trust if volume.labels[labels.TRUST] != wanted)
 
 
 def unused_references(observed: Observed) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import WithJsonSchema
 
-from clawker_fw.agents import trust
+from clawker_fw.agents import trusted_roots
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Issuer
 from clawker_fw.certificates.credentials import Authorities, Pair, renewed_at
@@ -21,7 +21,7 @@ from clawker_fw.model.probes import Certificate, CertificateUse
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.report.documents import Document
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.stack.telemetry import certificates, is_live
+from clawker_fw.stack.collector import certificates, is_live
 
 _SHOWN = 16
 
@@ -65,7 +65,9 @@ class CertificateDocument:
     """When `run`, a watcher, or `certs export` for the collector renews it."""
     sha256: str | None
     """Its fingerprint, in hexadecimal."""
-    live: tuple[Annotated[str, WithJsonSchema({"enum": [*(each.value for each in Sibling), COLLECTOR]})], ...]
+    live: tuple[
+        Annotated[str, WithJsonSchema({"enum": [*(sibling.value for sibling in Sibling), COLLECTOR]})], ...
+    ]
     """The siblings that say that they have loaded it, and `collector` if it was shown to CoreDNS last. A root is
     live in `envoy` if the stack's bundle has it, which new agents are given."""
     state: RootState | None = None
@@ -109,34 +111,38 @@ def telemetry_rows(
 ) -> list[CertificateDocument]:
     """Return the telemetry certificates that are stored here, and those that are only live."""
     given = _given(observed) if observed else {}
-    found = []
+    rows = []
     known = set()
     for name, (path, pem) in kept.items():
-        said = _read(pem)
-        live = tuple(place for place, said_there in given.items() if said and said.fingerprint in said_there)
-        known.add(said.fingerprint if said else "")
-        found.append(_row(name, Purpose.TELEMETRY, str(path), said, live))
-    for place, said_there in given.items():
-        for fingerprint, each in said_there.items():
+        certificate = _read(pem)
+        live = tuple(
+            place
+            for place, certificates in given.items()
+            if certificate and certificate.fingerprint in certificates
+        )
+        known.add(certificate.fingerprint if certificate else "")
+        rows.append(_row(name, Purpose.TELEMETRY, str(path), certificate, live))
+    for place, by_fingerprint in given.items():
+        for fingerprint, certificate in by_fingerprint.items():
             if fingerprint not in known:
                 known.add(fingerprint)
                 live = tuple(other for other, those in given.items() if fingerprint in those)
-                name = "ca" if each.use is CertificateUse.AUTHORITY else place
-                found.append(_row(name, Purpose.TELEMETRY, None, each, live))
-    return found
+                name = "ca" if certificate.use is CertificateUse.AUTHORITY else place
+                rows.append(_row(name, Purpose.TELEMETRY, None, certificate, live))
+    return rows
 
 
 def _given(observed: Observed) -> dict[str, dict[str, Certificate]]:
     """Return live certificates by fingerprint and place: a sibling, or the collector that CoreDNS saw."""
-    found: dict[str, dict[str, Certificate]] = {}
+    by_place: dict[str, dict[str, Certificate]] = {}
     for sibling, seen in observed.siblings.items():
         given = certificates(sibling, seen.files)
         if given and seen.probe and is_live(sibling, seen.files, seen.probe.live):
-            said = [each for pem in given if (each := _read(pem))]
-            found[sibling.value] = {each.fingerprint: each for each in said}
+            readable = [certificate for pem in given if (certificate := _read(pem))]
+            by_place[sibling.value] = {certificate.fingerprint: certificate for certificate in readable}
         if seen.probe and (shown := seen.probe.collector):
-            found[COLLECTOR] = {shown.fingerprint: shown}
-    return found
+            by_place[COLLECTOR] = {shown.fingerprint: shown}
+    return by_place
 
 
 def _read(pem: bytes) -> Certificate | None:
@@ -147,19 +153,19 @@ def _read(pem: bytes) -> Certificate | None:
 
 
 def _row(
-    name: str, purpose: Purpose, path: str | None, said: Certificate | None, live: tuple[str, ...]
+    name: str, purpose: Purpose, path: str | None, certificate: Certificate | None, live: tuple[str, ...]
 ) -> CertificateDocument:
     return CertificateDocument(
         name=name,
         purpose=purpose,
         path=path,
-        subject=said.subject if said else None,
-        use=said.use if said else None,
-        names=said.names if said else (),
-        begins=rfc3339(said.begins) if said else None,
-        expires=rfc3339(said.ends) if said else None,
-        renewed=rfc3339(renewed_at(said.begins, said.ends)) if said else None,
-        sha256=said.fingerprint if said else None,
+        subject=certificate.subject if certificate else None,
+        use=certificate.use if certificate else None,
+        names=certificate.names if certificate else (),
+        begins=rfc3339(certificate.begins) if certificate else None,
+        expires=rfc3339(certificate.ends) if certificate else None,
+        renewed=rfc3339(renewed_at(certificate.begins, certificate.ends)) if certificate else None,
+        sha256=certificate.fingerprint if certificate else None,
         live=live,
     )
 
@@ -168,32 +174,35 @@ def with_inspection(
     answer: CertsDocument, kept: Mapping[Path, Issuer], observed: Observed, now: float
 ) -> CertsDocument:
     """Return an answer with the roots that are stored here, and the certificates with which a stack inspects."""
-    rows, inspects = _inspection(kept, trust.authorities_of(observed), now), bool(trust.roots_of(observed))
-    newest = next((each.sha256 for each in rows if each.state), None)
-    without = trust.without(newest, observed) if newest and inspects else ()
+    rows, inspects = (
+        _inspection(kept, trusted_roots.authorities_of(observed), now),
+        bool(trusted_roots.roots_of(observed)),
+    )
+    newest = next((row.sha256 for row in rows if row.state), None)
+    without = trusted_roots.without(newest, observed) if newest and inspects else ()
     every = [*answer.certificates, *rows]
     return replace(answer, certificates=every, inspects=inspects, agents_without_newest_root=without)
 
 
 def _inspection(kept: Mapping[Path, Issuer], running: Authorities, now: float) -> list[CertificateDocument]:
-    there = {each.identifier: each for each in roots_in(running.trust)}
-    every = {**there, **{each.identifier: each for each in kept.values()}}
-    roots = sorted(every.values(), key=lambda each: each.made, reverse=True)
+    issuers = {root.identifier: root for root in roots_in(running.trust)}
+    every = {**issuers, **{issuer.identifier: issuer for issuer in kept.values()}}
+    roots = sorted(every.values(), key=lambda root: root.made, reverse=True)
     between = [row for pair in running.intermediates for row in _intermediate(pair, roots)]
-    between.sort(key=lambda each: each.begins or "", reverse=True)
+    between.sort(key=lambda certificate: certificate.begins or "", reverse=True)
     signing = authority.signing([*kept.values()], now)
     if signing is None and between:  # no key is here
         signing = every.get(between[0].root or "")
-    paths = {each.identifier: str(path) for path, each in kept.items()}
-    rows = [_root(each, paths.get(each.identifier), signing, live=each.identifier in there) for each in roots]
+    paths = {issuer.identifier: str(path) for path, issuer in kept.items()}
+    rows = [_root(root, paths.get(root.identifier), signing, live=root.identifier in issuers) for root in roots]
     return [*rows, *between]
 
 
 def _intermediate(pair: Pair, roots: Sequence[Issuer]) -> list[CertificateDocument]:
     for root in roots:
         with suppress(ValueError):
-            said = replace(certificate(pair.certificate), names=authority.judge(pair, [root]).names)
-            row = _row("intermediate", Purpose.INSPECTION, None, said, (Sibling.ENVOY.value,))
+            shown = replace(certificate(pair.certificate), names=authority.judge(pair, [root]).names)
+            row = _row("intermediate", Purpose.INSPECTION, None, shown, (Sibling.ENVOY.value,))
             return [replace(row, root=root.identifier)]
     return []
 
@@ -244,7 +253,7 @@ def telemetry_verdict(answer: CertsDocument) -> str:
 
 def inspection_verdict(answer: CertsDocument) -> str:
     """Return the sentence about agents that have to trust the newest root, or nothing without a root."""
-    roots = [each for each in answer.certificates if each.state]
+    roots = [certificate for certificate in answer.certificates if certificate.state]
     if not roots:
         return ""
     if not roots[0].live:
@@ -253,9 +262,10 @@ def inspection_verdict(answer: CertsDocument) -> str:
         return "The stack inspects no connection, so its agents need no root."
     if not answer.agents_without_newest_root:
         return "Every agent has the newest root."
-    when = next((each.signs_at for each in roots if each.signs_at), None)
+    when = next((root.signs_at for root in roots if root.signs_at), None)
     by = f" before {when}" if when else ""
     return (
-        f"Without the newest root: {trust.named(answer.agents_without_newest_root)}. Create them again{by}, by "
-        "`clawker-fw agent run`, `agent flags` or `agent compose`: what is inspected fails in them otherwise."
+        f"Without the newest root: {trusted_roots.named(answer.agents_without_newest_root)}. "
+        f"Create them again{by}, by `clawker-fw agent run`, `agent flags` or `agent compose`: otherwise, their "
+        "inspected requests fail."
     )

@@ -38,11 +38,16 @@ class DoctorAnswer(Document):
 def conformance_report(answer: ConformanceAnswer) -> RenderableType:
     """Return the text of an answer: how much held, then each attempt, failed ones first."""
     rows: list[list[Text | str]] = [
-        [_HELD if each.held else _BROKEN, "control" if each.control else "attack", each.what, each.outcome]
-        for each in sorted(answer.attempts, key=lambda each: each.held)
+        [
+            _HELD if attempt.held else _BROKEN,
+            "control" if attempt.control else "attack",
+            attempt.what,
+            attempt.outcome,
+        ]
+        for attempt in sorted(answer.attempts, key=lambda attempt: attempt.held)
     ]
-    attacks = [each.held for each in answer.attempts if not each.control]
-    controls = [each.held for each in answer.attempts if each.control]
+    attacks = [attempt.held for attempt in answer.attempts if not attempt.control]
+    controls = [attempt.held for attempt in answer.attempts if attempt.control]
     words = (
         f"{answer.project}: {sum(attacks)} of {len(attacks)} attacks were stopped, "
         f"{sum(controls)} of {len(controls)} controls got through"
@@ -64,17 +69,17 @@ _WIDEST = max(map(len, CheckHealth))
 
 def doctor_report(checks: Sequence[Check]) -> RenderableType:
     """Return the text of an answer: whether all is well, then each check and its advice."""
-    found = [each.health for each in checks]
-    failed, warned = found.count(CheckHealth.FAILED), found.count(CheckHealth.WARNING)
-    words = f"  {len(found)} checks, {counted(warned, 'warning')}"
+    healths = [check.health for check in checks]
+    failed, warned = healths.count(CheckHealth.FAILED), healths.count(CheckHealth.WARNING)
+    words = f"  {len(healths)} checks, {counted(warned, 'warning')}"
     lines = [
         Text.assemble(("unhealthy", "bold red"), f"{words}, {failed} failed: follow the arrows (→)")
         if failed
         else Text.assemble(("healthy", "bold green"), words)
     ]
-    for each in checks:
-        state = each.health.value.ljust(_WIDEST), _STYLES[each.health]
-        lines.append(Text.assemble(state, visible(f"  {each.name}: {each.seen}")))
-        if each.advice:
-            lines.append(Text(visible(f"{' ' * _WIDEST}  → {each.advice}")))
+    for check in checks:
+        state = check.health.value.ljust(_WIDEST), _STYLES[check.health]
+        lines.append(Text.assemble(state, visible(f"  {check.name}: {check.seen}")))
+        if check.advice:
+            lines.append(Text(visible(f"{' ' * _WIDEST}  → {check.advice}")))
     return Group(*lines)

@@ -57,13 +57,13 @@ class ConfigAnswer(Document):
     settings: tuple[Value, ...]
 
     @classmethod
-    def of(cls, loaded: Loaded, named_by: str, found: tuple[Value, ...]) -> "ConfigAnswer":
+    def of(cls, loaded: Loaded, named_by: str, values: tuple[Value, ...]) -> "ConfigAnswer":
         return cls(
             path=str(loaded.source) if loaded.source else None,
             source=named_by,
             files=[str(path) for path in loaded.files],
             rules=len(loaded.rules.rules),
-            settings=found,
+            settings=values,
         )
 
 
@@ -71,21 +71,21 @@ def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Valu
     """Return all settings except the rules. `options` are the command line's overrides."""
     settings = loaded.settings
     document = settings.model_dump(mode="json") | {
-        "never": [each.as_written for each in settings.never],
-        "always": [each.as_written for each in settings.always],
+        "never": [entry.as_written for entry in settings.never],
+        "always": [entry.as_written for entry in settings.always],
     }
     groups = (
         (Value(GROUPS, list(settings.groups), ValueSource.FILE, loaded.places[GROUPS]),) if settings.groups else ()
     )
-    found = (_value(key, _at(document, key), loaded, options) for key in setting_keys() if key != "rules")
-    return (*found, *groups)
+    rows = (_value(key, _at(document, key), loaded, options) for key in setting_keys() if key != "rules")
+    return (*rows, *groups)
 
 
 def _at(document: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - any value of JSON
-    found: Any = document
+    value: Any = document
     for part in key.split("."):
-        found = found[part]
-    return found
+        value = value[part]
+    return value
 
 
 def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> Value:
@@ -102,13 +102,13 @@ def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[
 
 def report(answer: ConfigAnswer, rules_place: str) -> RenderableType:
     """Return the settings as text. `rules_place` is where the rules are written."""
-    found = answer.settings
-    rows = [[each.key, _written(each), each.place or each.origin.value] for each in found]
+    values = answer.settings
+    rows = [[value.key, _written(value), value.place or value.origin.value] for value in values]
     rows.insert(0, ["rules", f"{answer.rules:,}", rules_place])
     path = answer.path or "only environment variables"
-    own = sum(each.origin is not ValueSource.DEFAULT for each in found)
+    own = sum(value.origin is not ValueSource.DEFAULT for value in values)
     return Group(
-        Text(visible(f"{own:,} of {len(found):,} settings are not the default: {path} ({answer.source})")),
+        Text(visible(f"{own:,} of {len(values):,} settings are not the default: {path} ({answer.source})")),
         Text(""),
         Rows(("setting", "value", "from"), rows),
     )

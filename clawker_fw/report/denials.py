@@ -19,7 +19,7 @@ from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
 
 _INDENT = " " * 2
-_FAILURES = {each for each in Reason if each.failed}
+_FAILURES = {reason for reason in Reason if reason.failed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class DenialDocument(RefusalDocument):
     tried: str | None
     """The address that the agent has connected to, where no host was named and the kernel refused."""
     failed: bool
-    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    """Whether a rule allows it and it failed elsewhere, so it is not a denial."""
     message: str
     """The reason in words."""
     allowed: bool
-    """Whether the rules in the settings allow it by now."""
+    """Whether the rules in the settings allow it now."""
     agent: str | None
     """The name of the container that had this address at the time, if it is known."""
     address: str
@@ -94,9 +94,9 @@ class GapLine:
 Line = DenialDocument | GapLine
 
 
-def line(told: Denial | Gap) -> Line:
+def line(item: Denial | Gap) -> Line:
     """Return a line of `denials --follow`."""
-    return GapLine(told) if isinstance(told, Gap) else DenialDocument.of(told)
+    return GapLine(item) if isinstance(item, Gap) else DenialDocument.of(item)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,24 +122,24 @@ class DenialsDocument(Document):
     @classmethod
     def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
         return cls(
-            **{each.name: getattr(answer, each.name) for each in fields(answer) if each.name != "trial"}
-            | {"denials": [DenialDocument.of(each) for each in answer.denials]}
+            **{field.name: getattr(answer, field.name) for field in fields(answer) if field.name != "trial"}
+            | {"denials": [DenialDocument.of(denial) for denial in answer.denials]}
         )
 
 
 def denials_report(answer: DenialsAnswer, since: float | None) -> RenderableType:
     """Return the number of refusals of the last `since` seconds, and two lines for each."""
-    lines = [line for each in answer.denials for line in denial_lines(each)]
+    lines = [line for denial in answer.denials for line in denial_lines(denial)]
     period = "" if since is None else f" in the last {remaining(since)}"
     head = Text(_verdict(answer, period), style="bold")
-    return Group(head, *lines, *(Text(visible(each), style="dim") for each in _notes(answer)))
+    return Group(head, *lines, *(Text(visible(note), style="dim") for note in _notes(answer)))
 
 
 def _verdict(answer: DenialsAnswer, when: str) -> str:
     if answer.denials:
-        times = sum(each.counted.times for each in answer.denials)
-        hosts = {each.counted.refusal.name or each.counted.refusal.tried for each in answer.denials}
-        advisable = any(each.advice.remedy.command for each in answer.denials)
+        times = sum(denial.counted.times for denial in answer.denials)
+        hosts = {denial.counted.refusal.name or denial.counted.refusal.tried for denial in answer.denials}
+        advisable = any(denial.advice.remedy.command for denial in answer.denials)
         advice = ": allow what agents need with the commands below" if advisable else ""
         return f"{counted(times, 'refusal')} for {counted(len(hosts), 'host')}{when}{advice}."
     if answer.more or answer.suppressed or answer.unattributed:
@@ -153,8 +153,8 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
     if answer.more:
         yield f"{answer.more:,} more refusals: too many different ones to show."
     by_name: Counter[str] = Counter()
-    for each in answer.suppressed:
-        by_name[each.agent or each.address] += each.times
+    for suppressed in answer.suppressed:
+        by_name[suppressed.agent or suppressed.address] += suppressed.times
     for agent, times in by_name.items():
         yield f"{times:,} more refusals of {agent}, which came too fast to be written down one by one."
     if answer.unattributed:
@@ -172,12 +172,12 @@ def denials_line(project: str, answer: DenialsAnswer, since: float | None) -> Re
     )
 
 
-def told_report(told: Denial | Gap, stack: str = "") -> RenderableType:
+def item_report(item: Denial | Gap, stack: str = "") -> RenderableType:
     """Return the lines about a new refusal, or about missing lines. `stack` names it if there are several."""
     name = [Text(visible(stack), style="bold")] if stack else []
-    if isinstance(told, Gap):
-        return Group(*name, Text(_gap(told), style="dim"))
-    return Group(*name, *denial_lines(told))
+    if isinstance(item, Gap):
+        return Group(*name, Text(_gap(item), style="dim"))
+    return Group(*name, *denial_lines(item))
 
 
 def denial_lines(denial: Denial) -> Iterator[Text]:
@@ -214,8 +214,8 @@ def is_failure(refusal: Refusal) -> bool:
 
 def _gap(gap: Gap) -> str:
     since, until = (
-        f"{datetime.fromisoformat(each).astimezone():%m-%d %H:%M:%S}" if each else ""
-        for each in (gap.since, gap.until)
+        f"{datetime.fromisoformat(moment).astimezone():%m-%d %H:%M:%S}" if moment else ""
+        for moment in (gap.since, gap.until)
     )
     when = f"Between {since} and {until}" if until else f"Since {since}"
     lost = (

@@ -132,7 +132,7 @@ class ExplainDocument(Document):
     @classmethod
     def of(cls, answer: ConnectionAnswer) -> "ExplainDocument":
         explained, attempted = answer.explanation, answer.attempted
-        found = explained.lookup
+        lookup = explained.lookup
         return cls(
             allowed=explained.allowed,
             reason=explained.reason,
@@ -146,12 +146,14 @@ class ExplainDocument(Document):
             way=explained.way or None,
             secret=explained.secret.secret if explained.secret else None,
             rule=ExplainedRule.of(explained.rule) if explained.rule else None,
-            near=[NearRule(each.difference, ExplainedRule.of(each.rule)) for each in explained.near],
+            near=[NearRule(near.difference, ExplainedRule.of(near.rule)) for near in explained.near],
             remedy=remedy_of(explained),
-            addresses=[Address(each.address, explained.kind not in each.closed) for each in found.addresses]
-            if found
+            addresses=[
+                Address(address.address, explained.kind not in address.closed) for address in lookup.addresses
+            ]
+            if lookup
             else None,
-            lookup_error=(found.error or None) if found else None,
+            lookup_error=(lookup.error or None) if lookup else None,
             unasked=answer.unasked or None,
             other_rules=other_rules(answer),
             live=Live.of(attempted, contradicts=answer.contradicted) if attempted else None,
@@ -197,13 +199,14 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     if secret := explained.secret:
         form = f" as {secret.form}" if secret.form else ""
         yield "secret", f"{secret.secret}{form}, in place of what the agent sends"
-    yield from (("near", near_text(each)) for each in explained.near)
-    if (found := explained.lookup) is not None:
-        reached = found.open_to(explained.kind)
+    yield from (("near", near_text(near)) for near in explained.near)
+    if (lookup := explained.lookup) is not None:
+        reached = lookup.open_to(explained.kind)
         shown = [
-            each.address + ("" if each.address in reached else " (not reachable)") for each in found.addresses
+            address.address + ("" if address.address in reached else " (not reachable)")
+            for address in lookup.addresses
         ]
-        yield "addresses", ", ".join(shown) or f"none: {found.error}"
+        yield "addresses", ", ".join(shown) or f"none: {lookup.error}"
     if remedy := remedy_of(explained):
         yield "to do", remedy.text
     if answer.unasked:
@@ -223,9 +226,9 @@ def _decided(explained: Explanation) -> Iterator[tuple[str, str]]:
 
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
     asked, sent = answer.explanation.request, " ".join(answer.sent)
-    for each in attempted.trial.steps:
-        step = (sent or "HEAD /") if each.name == "request" else each.name
-        yield "live", f"{each.seconds:6.3f} s  {step}: {each.outcome}"
+    for trial_step in attempted.trial.steps:
+        step = (sent or "HEAD /") if trial_step.name == "request" else trial_step.name
+        yield "live", f"{trial_step.seconds:6.3f} s  {step}: {trial_step.outcome}"
     if answer.unsent and asked:
         yield "live", f"{sent or 'Only the connection'} was tried: {asked.method} was not sent."
     elif sent and not asked:

@@ -25,7 +25,7 @@ class Leftovers:
 
 def leftovers(observed: Observed, desired: Desired | None) -> Leftovers:
     """Return the leftovers. Unused images are only known with a desired state."""
-    containers = [each.container.name for each in observed.leftovers]
+    containers = [leftover.container.name for leftover in observed.leftovers]
     if observed.trial and abandoned(observed.trial):
         containers.append(observed.trial.name)
     unused = unused_images(observed, desired, frozenset()) if desired else ()
@@ -55,19 +55,19 @@ def live_rules(observed: Observed) -> Rules | None:
 
 def changed_values(finding: Finding) -> list[Change]:
     """Return the values that differ in a finding's files, with settings under their names."""
-    found = changes(*(finding.contents or (b"", b"")))
+    changed = changes(*(finding.contents or (b"", b"")))
     if finding.field != resources.SIBLING:
-        return found
+        return changed
     names = {"limits.all_connections": f"resources.{finding.sibling}.connections"}
     if finding.sibling is Sibling.COREDNS:
         names["limits.connections"] = "limits.resolver_connections"
-    return [dataclasses.replace(each, path=names.get(each.path, each.path)) for each in found]
+    return [dataclasses.replace(change, path=names.get(change.path, change.path)) for change in changed]
 
 
 def changed_settings(finding: Finding) -> list[Change]:
     """Return the settings whose values differ in a finding's files."""
     settings = ("limits.", f"resources.{finding.sibling}.")
-    return [each for each in changed_values(finding) if each.path.startswith(settings)]
+    return [change for change in changed_values(finding) if change.path.startswith(settings)]
 
 
 def unified_diff(finding: Finding) -> Iterable[str]:

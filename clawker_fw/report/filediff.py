@@ -39,9 +39,9 @@ def changes(before: bytes, after: bytes) -> list[Change]:
     """Return the differing values of two JSON files; nothing for other files."""
     with contextlib.suppress(ValueError, RecursionError):
         one, other = json.loads(before), json.loads(after)
-        for each in (one, other):
-            if isinstance(each, dict):
-                each.pop("version_info", None)
+        for document in (one, other):
+            if isinstance(document, dict):
+                document.pop("version_info", None)
         return list(_changed("", one, other))
     return []
 
@@ -53,7 +53,7 @@ def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: A
             if key in before and key in after:
                 yield from _changed(below, before[key], after[key])
             else:
-                yield Change(below, *(_written(each[key]) if key in each else None for each in (before, after)))
+                yield Change(below, *(_written(side[key]) if key in side else None for side in (before, after)))
     elif isinstance(before, list) and isinstance(after, list):
         yield from _changed_list(path, before, after)
     elif before != after or type(before) is not type(after):  # 1 equals True
@@ -76,7 +76,9 @@ def _changed_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Ch
 
 
 def _by_name(values: list[Any]) -> dict[str, Any] | None:
-    named = {each["name"]: each for each in values if isinstance(each, dict) and isinstance(each.get("name"), str)}
+    named = {
+        value["name"]: value for value in values if isinstance(value, dict) and isinstance(value.get("name"), str)
+    }
     return named if len(named) == len(values) else None
 
 

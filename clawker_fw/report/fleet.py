@@ -133,7 +133,7 @@ class FleetStatusDocument(Document):
     ) -> "FleetStatusDocument":
         """Return the answer, with each host's differences if `findings` is true."""
         usual = _majority(rows)
-        counts = Counter(each.verdict for each in rows)
+        counts = Counter(row.verdict for row in rows)
         return cls(
             current=counts[HostVerdict.CURRENT],
             total=len(rows),
@@ -141,17 +141,17 @@ class FleetStatusDocument(Document):
             settings=settings,
             release=release,
             left_out=left_out,
-            hosts=[_shown(each, usual, findings=findings) for each in rows],
+            hosts=[_shown(row, usual, findings=findings) for row in rows],
         )
 
     @property
     def asked(self) -> bool:
-        return any(each.verdict is not HostVerdict.UNREACHABLE for each in self.hosts)
+        return any(host.verdict is not HostVerdict.UNREACHABLE for host in self.hosts)
 
 
 def _majority(rows: Sequence[Row]) -> str | None:
     """Return the digest of the most common rules, or None after a tie."""
-    ranked = Counter(each.rules.digest for each in rows if each.rules).most_common(2)
+    ranked = Counter(row.rules.digest for row in rows if row.rules).most_common(2)
     ahead = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][1] > ranked[1][1])
     return ranked[0][0] if ahead else None
 
@@ -160,14 +160,19 @@ def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
     if usual and row.rules and row.rules.digest != usual:
         row = replace(row, rules=replace(row.rules, others_than_most=True))
     if findings:
-        row = replace(row, findings=[SiblingFinding(each.sibling, finding(each)) for each in row.differences])
+        row = replace(
+            row,
+            findings=[SiblingFinding(difference.sibling, finding(difference)) for difference in row.differences],
+        )
     return row
 
 
 def _summary(counts: Counter[HostVerdict]) -> str:
     total, current = counts.total(), counts[HostVerdict.CURRENT]
     others = [
-        f"{counts[each]:,} {each}" for each in HostVerdict if counts[each] and each is not HostVerdict.CURRENT
+        f"{counts[verdict]:,} {verdict}"
+        for verdict in HostVerdict
+        if counts[verdict] and verdict is not HostVerdict.CURRENT
     ]
     if not others:
         return "The host is current." if total == 1 else f"All {total:,} hosts are current."
@@ -178,35 +183,35 @@ def _summary(counts: Counter[HostVerdict]) -> str:
 def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float) -> Row:
     """Return the row of a compared host."""
     observed, engine = seen.observed, seen.observed.engine
-    found = HostVerdict(seen.verdict.value)
-    if observed.absent and found is HostVerdict.DRIFTED:
-        found = HostVerdict.NO_STACK
-    said = summary_of(seen) if seen.diff.findings else None
+    verdict = HostVerdict(seen.verdict.value)
+    if observed.absent and verdict is HostVerdict.DRIFTED:
+        verdict = HostVerdict.NO_STACK
+    run_summary = summary_of(seen) if seen.diff.findings else None
     live = facts.live_rules(observed)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Row(
         name=host.name,
-        verdict=found,
+        verdict=verdict,
         endpoint=engine.endpoint,
         source=engine.named_by,
         engine=engine.version,
         release=_release(observed, release),
         rules=LiveRules(live.count, live.digest) if live else None,
         agents=len(seen.agents),
-        open_agents=tuple(each.name for each in seen.agents if each.openings),
-        proven=Proof(now, "comparison") if found is HostVerdict.CURRENT else None,
+        open_agents=tuple(agent.name for agent in seen.agents if agent.openings),
+        proven=Proof(now, "comparison") if verdict is HostVerdict.CURRENT else None,
         busy=text.busy_line(seen.busy).plain if seen.busy else None,
-        summary=tuple(summary.lines(said)),
-        differences=tuple(replace(each, contents=None) for each in seen.diff.findings),
+        summary=tuple(summary.lines(run_summary)),
+        differences=tuple(replace(finding, contents=None) for finding in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
-        made_from=tuple(str(each) for each in records.other_origins(observed, seen.blueprint.origin)),
+        made_from=tuple(str(origin) for origin in records.other_origins(observed, seen.blueprint.origin)),
         seconds=round(seconds, 3),
     )
 
 
 def _release(observed: Observed, installed: Release) -> StackRelease | None:
     """Return the release that made a stack, or none if its siblings differ."""
-    builds = {each.container.labels.get(labels.STACK_BUILD_SHA) for each in observed.siblings.values()}
+    builds = {sibling.container.labels.get(labels.STACK_BUILD_SHA) for sibling in observed.siblings.values()}
     if not builds:
         return None
     whole = len(observed.siblings) == len(Sibling) and builds == {installed.build_sha}
@@ -262,48 +267,48 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
     """Return the number of current hosts, a table of all, then why others are not current, with findings."""
     rows: list[list[Text | str]] = [
         [
-            each.name,
-            _verdict(each),
-            _shown_release(each),
-            _shown_rules(each),
-            _agents(each),
-            "now" if each.proven else "-",
+            host.name,
+            _verdict(host),
+            _shown_release(host),
+            _shown_rules(host),
+            _agents(host),
+            "now" if host.proven else "-",
         ]
-        for each in fleet.hosts
+        for host in fleet.hosts
     ]
     left_out = (
-        f"Left out: the context {each.name} is of the same engine as {each.same_as}."
-        if each.same_as
-        else f"Left out: the context {each.name} has no engine, and nobody has named one for it."
-        for each in fleet.left_out
+        f"Left out: the context {left_out.name} is of the same engine as {left_out.same_as}."
+        if left_out.same_as
+        else f"Left out: the context {left_out.name} has no engine, and none was named for it."
+        for left_out in fleet.left_out
     )
     parts: list[RenderableType] = [
         Text(fleet.summary),
-        *(Text(visible(each), "dim") for each in left_out),
+        *(Text(visible(line), "dim") for line in left_out),
         Text(""),
         text.Rows(("host", "verdict", "release", "rules", "agents", "proven"), rows),
     ]
     if any(_MARK in str(cell) for row in rows for cell in row[2:4]):
         parts.append(Text("  ! not the installed release, or other rules than most hosts serve", "dim"))
-    for each in fleet.hosts:
-        if each.verdict is not HostVerdict.CURRENT:
-            parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
-            parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
-            if each.findings and each.verdict is not HostVerdict.NO_STACK:
-                parts.append(text.fields_report(Diff(each.differences, each.siblings), each.differences))
+    for host in fleet.hosts:
+        if host.verdict is not HostVerdict.CURRENT:
+            parts += [Text(""), Text.assemble((visible(host.name), "bold"), "  ", _verdict(host))]
+            parts += [Text(visible(f"  {line}")) for line in _reasons(host)]
+            if host.findings and host.verdict is not HostVerdict.NO_STACK:
+                parts.append(text.fields_report(Diff(host.differences, host.siblings), host.differences))
     return Group(*parts)
 
 
 def _reasons(row: Row) -> Iterator[str]:
     if row.error:
         yield row.error.message
-        context = (line for each in (*row.error.context, row.error.hint) for line in each.splitlines())
+        context = (line for text in (*row.error.context, row.error.hint) for line in text.splitlines())
         yield from (f"  {line}" for line in context)
     if row.busy:
         yield row.busy
-    yield from (f"Agent {each} has a way around the firewall." for each in row.open_agents)
+    yield from (f"Agent {open_agent} has a way around the firewall." for open_agent in row.open_agents)
     yield from row.summary
-    yield from (f"Made from another settings file: {each}" for each in row.made_from)
+    yield from (f"Made from another settings file: {source}" for source in row.made_from)
 
 
 def _verdict(row: Row) -> Text:

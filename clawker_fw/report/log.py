@@ -112,7 +112,7 @@ def configure(style: LogFormat, *, debug: bool) -> None:
     """Send our records to standard error; with `debug`, also those of libraries."""
     everything = logging.getLogger()
     for logger in (everything, LOG, _WARNINGS):
-        for handler in [each for each in logger.handlers if isinstance(each, _LineHandler)]:
+        for handler in [handler for handler in logger.handlers if isinstance(handler, _LineHandler)]:
             logger.removeHandler(handler)
     for logger in (everything,) if debug else (LOG, _WARNINGS):
         logger.addHandler(_LineHandler(style))
@@ -123,7 +123,7 @@ def configure(style: LogFormat, *, debug: bool) -> None:
 def for_programs() -> bool:
     """Whether everything on standard error is a record."""
     handlers = (*logging.getLogger().handlers, *LOG.handlers)
-    return any(isinstance(each, _LineHandler) and each.for_programs for each in handlers)
+    return any(isinstance(handler, _LineHandler) and handler.for_programs for handler in handlers)
 
 
 def debugging() -> bool:

@@ -56,7 +56,7 @@ class ListedPreset:
 
     @classmethod
     def of(cls, preset: Preset) -> "ListedPreset":
-        return cls(**preset.model_dump(exclude={"entries"}), rules=[PresetRule.of(each) for each in preset.rules])
+        return cls(**preset.model_dump(exclude={"entries"}), rules=[PresetRule.of(rule) for rule in preset.rules])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class PresetsAnswer(Document):
 
     @classmethod
     def of(cls, presets: Iterable[Preset]) -> "PresetsAnswer":
-        return cls(presets=[ListedPreset.of(each) for each in presets])
+        return cls(presets=[ListedPreset.of(preset) for preset in presets])
 
 
 def verdict(presets: Sequence[Preset]) -> str:
@@ -82,13 +82,13 @@ def rows(presets: Sequence[Preset]) -> tuple[tuple[str, ...], list[tuple[str, ..
     headings = ("preset", "version", "for", "names", "proof")
     return headings, [
         (
-            each.name,
-            str(each.version),
-            each.purpose,
-            " ".join(str(rule.destination) for rule in each.rules),
-            each.proof.value,
+            preset.name,
+            str(preset.version),
+            preset.purpose,
+            " ".join(str(rule.destination) for rule in preset.rules),
+            preset.proof.value,
         )
-        for each in presets
+        for preset in presets
     ]
 
 

@@ -49,7 +49,7 @@ def question_report(question: Question) -> RenderableType:
     head = Text.assemble((visible(target.name), "bold"), f"  {target.protocol}, port {target.port}")
     return Group(
         head,
-        *(Text.assemble("  ", (f"{label:{_WIDTH}}  ", "dim"), visible(said)) for label, said in _facts(question)),
+        *(Text.assemble("  ", (f"{label:{_WIDTH}}  ", "dim"), visible(text)) for label, text in _facts(question)),
     )
 
 

@@ -16,16 +16,16 @@ from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
 
-_WIDEST = max(len(each) for each in EditOutcome)
+_WIDEST = max(len(outcome) for outcome in EditOutcome)
 
 
 def counts(loaded: Loaded) -> dict[str, int]:
     """Return the number of rules of each file, variable or preset."""
-    found = Counter(
+    counter = Counter(
         f"the preset {rule.preset}" if rule.preset else rule.place.partition(", line ")[0]
         for rule in loaded.rules.rules
     )
-    return {**{str(path): found[str(path)] for path in loaded.paths}, **found}
+    return {**{str(path): counter[str(path)] for path in loaded.paths}, **counter}
 
 
 class RuleLines:
@@ -70,11 +70,11 @@ def summary(loaded: Loaded) -> str:
 
 def edit_lines(results: Iterable[EditResult]) -> Iterator[str]:
     """Yield a line for each rule: `added      https a.test:443  clawker-fw.yaml, line 7`."""
-    for each in results:
-        changes = f"  ({'; '.join(each.changes)})" if each.changes else ""
-        place = f"  {each.place}" if each.place else ""
-        still = f", but `{each.allowed_by}` still allows it, at least in part" if each.allowed_by else ""
-        yield f"{each.outcome:<{_WIDEST}}  {each.rule}{changes}{place}{still}"
+    for result in results:
+        changes = f"  ({'; '.join(result.changes)})" if result.changes else ""
+        place = f"  {result.place}" if result.place else ""
+        still = f", but `{result.allowed_by}` still allows it, at least in part" if result.allowed_by else ""
+        yield f"{result.outcome:<{_WIDEST}}  {result.rule}{changes}{place}{still}"
 
 
 def edit_diff(done: Edited) -> str:

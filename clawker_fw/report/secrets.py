@@ -46,7 +46,7 @@ class SecretRow:
     refresh: float | None
     """After how many seconds a watcher obtains it again; null for never."""
     at_rest: bool
-    """Whether it is kept on the disk of the engine's machine as well, and outlives a restart."""
+    """Whether it is kept on the disk of the Docker host as well, and outlives a restart."""
     rules: Sequence[str]
     """The rules that put it into requests, and `upstream.auth`."""
     state: State
@@ -68,8 +68,8 @@ class SecretsAnswer(Document):
 
     @property
     def states(self) -> Mapping[State, int]:
-        found = [each.state for each in self.secrets]
-        return {state: found.count(state) for state in State if state in found}
+        states = [secret.state for secret in self.secrets]
+        return {state: states.count(state) for state in State if state in states}
 
 
 def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
@@ -77,15 +77,15 @@ def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequenc
     headings = ("NAME", "FROM", "HEADER", "HOSTS", "REFRESH", "KEPT", "STATE")
     return headings, [
         (
-            each.name,
-            each.source,
-            each.header,
-            " ".join(host.removesuffix(":443") for host in each.hosts),
-            readable(each.refresh) if each.refresh else "never",
-            "at rest" if each.at_rest else "in memory",
-            _WORDS[each.state],
+            secret.name,
+            secret.source,
+            secret.header,
+            " ".join(host.removesuffix(":443") for host in secret.hosts),
+            readable(secret.refresh) if secret.refresh else "never",
+            "at rest" if secret.at_rest else "in memory",
+            _WORDS[secret.state],
         )
-        for each in answer.secrets
+        for secret in answer.secrets
     ]
 
 

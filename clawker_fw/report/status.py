@@ -28,7 +28,7 @@ from clawker_fw.model.probes import Records
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.lock import at_work
 from clawker_fw.reconcile.pipeline import Comparison, agents_of, summary_of
 from clawker_fw.report import facts, summary, text
@@ -47,7 +47,7 @@ from clawker_fw.report.facts import live_version
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
-from clawker_fw.stack import policy, versions
+from clawker_fw.stack import name_list, versions
 from clawker_fw.stack.capacity import Capacity, running, written
 from clawker_fw.stack.labels import DRIFT_LABELS
 from clawker_fw.stack.release import SHORT_BUILD
@@ -125,7 +125,7 @@ class SiblingStatus:
     live_version: str | None
     """The version of the rules that the process serves; null when there is no single one."""
     resources: Capacity | None
-    """What the running container may use of the engine's machine; null if it is missing or does not say."""
+    """What the running container may use of the Docker host; null if it is missing or does not say."""
     telemetry: Records | None
     """Records since the sibling started: those that the collector has taken, and those that were lost; null if the
     sibling does not run."""
@@ -139,7 +139,7 @@ class SiblingStatus:
         """Return a sibling's state. `network` is the name of the agent network."""
         seen = observed.siblings.get(sibling)
         container, probe = (seen.container, seen.probe) if seen else (None, None)
-        names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
+        names = {endpoint.address: name for name, endpoint in observed.attached.get(Role.AGENTS, {}).items()}
         return cls(
             name=sibling,
             verdict=verdict,
@@ -158,8 +158,14 @@ class SiblingStatus:
             resources=running(seen) if seen else None,
             telemetry=probe.records if probe else None,
             limited=[
-                Limited(names.get(each.source), each.source, each.connections, each.queries, each.datagrams)
-                for each in (probe.refused if probe else ())
+                Limited(
+                    names.get(refused.source),
+                    refused.source,
+                    refused.connections,
+                    refused.queries,
+                    refused.datagrams,
+                )
+                for refused in (probe.refused if probe else ())
             ],
         )
 
@@ -296,27 +302,29 @@ class StatusDocument(Document):
             agents = agents_of(observed, project)
             verdict, verdicts = judge.verdict(Verdict.UNKNOWN, agents), dict.fromkeys(Sibling, Verdict.UNKNOWN)
             network, dns = network_names(project)[Role.AGENTS], resolver
-        said = summary_of(compared) if compared and compared.diff.findings else None
+        run_summary = summary_of(compared) if compared and compared.diff.findings else None
         warnings = (*(compared.advice if compared else ()), *further)
         live = facts.live_rules(observed)
         attached = sorted(observed.attached.get(Role.AGENTS, ()))
-        there = Role.AGENTS in observed.networks and len(observed.siblings) == len(Sibling)
+        attachable = Role.AGENTS in observed.networks and len(observed.siblings) == len(Sibling)
         often: Counter[str] = Counter()
-        for each, name in refusals:
-            often[name] += each.times
+        for refusal, name in refusals:
+            often[name] += refusal.times
         engine = observed.engine
         return cls(
             verdict=verdict,
-            summary=summary.lines(said),
+            summary=summary.lines(run_summary),
             busy=at_work(observed.lock),
             warnings=warnings,
             project=project,
             engine=StatusEngine(engine.endpoint, engine.named_by, engine.version, engine.architecture),
             settings=SettingsUsed.of(blueprint, observed),
-            agent=AttachmentDocument(network, dns, attached) if there and dns == resolver else None,
-            agents=[RefusedAgent.of(each, often[each.name]) for each in agents],
-            refusals=[LastRefusal.of(*each) for each in refusals[-MOST_REFUSALS:]],
-            siblings=[SiblingStatus.of(each, observed, desired, network, verdicts[each]) for each in Sibling],
+            agent=AttachmentDocument(network, dns, attached) if attachable and dns == resolver else None,
+            agents=[RefusedAgent.of(agent, often[agent.name]) for agent in agents],
+            refusals=[LastRefusal.of(*refusal) for refusal in refusals[-MOST_REFUSALS:]],
+            siblings=[
+                SiblingStatus.of(sibling, observed, desired, network, verdicts[sibling]) for sibling in Sibling
+            ],
             rules=desired.rules.count if desired else None,
             live_rules=live.count if live else None,
             live_protocols=_protocols(observed) if live else {},
@@ -332,24 +340,24 @@ class StatusDocument(Document):
 
 def _protocols(observed: Observed) -> dict[str, int]:
     resolver = observed.siblings.get(Sibling.COREDNS)
-    rules = policy.recorded(resolver.files) if resolver else None
+    rules = name_list.recorded(resolver.files) if resolver else None
     return dict(sorted(Counter(rule.split(" ")[0] for rule in rules or ()).items()))
 
 
 def _sources(observed: Observed, blueprint: Blueprint | None) -> tuple[str, ...]:
     engine = f"Engine    {observed.engine.endpoint} ({observed.engine.named_by})"
     if blueprint is None:
-        made_from = (f"Made from {each}" for each in records.recorded_origins(observed))
+        made_from = (f"Made from {origin}" for origin in records.recorded_origins(observed))
         return ("Settings  can't be used, so differences from them are unknown", engine, *made_from)
     now = blueprint.origin
     path = (now.path if now else "") or "none: only environment variables"
-    found = exposures(observed, blueprint.files)
+    openings = exposures(observed, blueprint.files)
     return (
         f"Settings  {path} ({blueprint.named_by})",
         engine,
-        *(f"Made from another settings file: {each}" for each in records.other_origins(observed, now)),
-        *(f"The settings are open: {each}." for each in found),
-        *([HINT] if found else []),
+        *(f"Made from another settings file: {origin}" for origin in records.other_origins(observed, now)),
+        *(f"The settings are open: {exposure}." for exposure in openings),
+        *([HINT] if openings else []),
     )
 
 
@@ -368,7 +376,7 @@ def status_report(status: StatusDocument, now: float) -> RenderableType:
     ]
     sources = [Text(visible(line)) for line in status.sources]
     notices = [text.busy_line(status.busy)] if status.busy else []
-    notices += [text.warning_line(each) for each in status.notices]
+    notices += [text.warning_line(notice) for notice in status.notices]
     if status.absent:
         start = "Start it with `clawker-fw run`."
         return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)
@@ -395,7 +403,7 @@ def status_report(status: StatusDocument, now: float) -> RenderableType:
 
 
 def _todo(status: StatusDocument) -> Iterator[Text]:
-    differing = [each.verdict for each in status.siblings if not each.verdict.settled]
+    differing = [sibling.verdict for sibling in status.siblings if not sibling.verdict.settled]
     words = text.todo(status.verdict, differing[0] if differing and not status.unread else Verdict.CURRENT)
     if words:
         yield Text(f"{words[:1].upper()}{words[1:]}.")
@@ -404,26 +412,30 @@ def _todo(status: StatusDocument) -> Iterator[Text]:
 def _rules(status: StatusDocument) -> Iterator[Text]:
     if protocols := status.live_protocols:
         yield Text(visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in protocols.items())))
-    for each in status.ending[:_MOST_LISTED]:
-        yield Text(visible(f"{remaining(each.seconds)} left of {each.rule}"))
+    for ending in status.ending[:_MOST_LISTED]:
+        yield Text(visible(f"{remaining(ending.seconds)} left of {ending.rule}"))
 
 
 def _siblings(status: StatusDocument, now: float) -> RenderableType:
     rows: list[list[Text | str]] = [
         [
-            each.name.value,
-            styled_verdict(each.verdict),
-            each.version or "-",
-            f"{each.state} {each.health or ''}".strip(),
-            _age(each.since or "", now) if each.state == "running" else "-",
-            each.live_version or "-",
+            sibling.name.value,
+            styled_verdict(sibling.verdict),
+            sibling.version or "-",
+            f"{sibling.state} {sibling.health or ''}".strip(),
+            _age(sibling.since or "", now) if sibling.state == "running" else "-",
+            sibling.live_version or "-",
         ]
-        for each in status.siblings
+        for sibling in status.siblings
     ]
     table = Rows(("container", "verdict", "version", "state", "up", "live version"), rows)
-    there = [sibling for sibling in status.siblings if sibling.container]
-    details = [Text(visible(f"  {sibling.name}: {_details(sibling)}"), "dim") for sibling in there]
-    labels = [Text(visible(f"  {each.name}: {_labels(each.labels)}"), "dim") for each in there if each.labels]
+    present = [sibling for sibling in status.siblings if sibling.container]
+    details = [Text(visible(f"  {sibling.name}: {_details(sibling)}"), "dim") for sibling in present]
+    labels = [
+        Text(visible(f"  {sibling.name}: {_labels(sibling.labels)}"), "dim")
+        for sibling in present
+        if sibling.labels
+    ]
     return Group(table, *details, *labels)
 
 
@@ -447,37 +459,37 @@ def _details(sibling: SiblingStatus) -> str:
 def _refusals(status: StatusDocument) -> Iterator[RenderableType]:
     rows = [
         [
-            f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
-            each.agent or each.address,
-            f"{each.protocol} {each.name or each.tried or '-'}:{each.port}",
-            each.reason,
-            f"{each.times:,}",
+            f"{datetime.fromisoformat(refusal.last).astimezone():%H:%M:%S}",
+            refusal.agent or refusal.address,
+            f"{refusal.protocol} {refusal.name or refusal.tried or '-'}:{refusal.port}",
+            refusal.reason,
+            f"{refusal.times:,}",
         ]
-        for each in status.refusals
+        for refusal in status.refusals
     ]
     yield Rows(("refused", "agent", "what", "reason", "times"), rows)
     yield Text("  `clawker-fw denials` has all of them, and what would allow each.", "dim")
 
 
 def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableType]:
-    worst = sorted(agents, key=lambda each: -list(Confinement).index(each.state))
+    worst = sorted(agents, key=lambda agent: -list(Confinement).index(agent.state))
     rows: list[list[Text | str]] = [
         [
-            each.name,
-            Text(each.state.value, _STATES[each.state]),
-            each.address or "-",
-            _age(each.since or "", now),
-            f"{each.refused:,}",
-            each.image.rpartition("/")[2].partition("@")[0],
+            agent.name,
+            Text(agent.state.value, _STATES[agent.state]),
+            agent.address or "-",
+            _age(agent.since or "", now),
+            f"{agent.refused:,}",
+            agent.image.rpartition("/")[2].partition("@")[0],
         ]
-        for each in worst[:_MOST_LISTED]
+        for agent in worst[:_MOST_LISTED]
     ]
     yield Rows(("agent", "state", "address", "up", "refused", "image"), rows)
-    for each in worst[:_MOST_LISTED]:
-        for reason in each.reasons:
-            yield Text(visible(f"  {each.name}: {reason.text}"))
-        if each.published:
-            yield Text(visible(f"  {each.name}: published at {', '.join(each.published)}"))
+    for agent in worst[:_MOST_LISTED]:
+        for reason in agent.reasons:
+            yield Text(visible(f"  {agent.name}: {reason.text}"))
+        if agent.published:
+            yield Text(visible(f"  {agent.name}: published at {', '.join(agent.published)}"))
     if len(agents) > _MOST_LISTED:
         yield Text(f"  and {len(agents) - _MOST_LISTED:,} more")
 
@@ -512,10 +524,10 @@ class Stack:
         return cls(
             status.project,
             status.verdict,
-            tuple(each.name for each in status.siblings if each.state == "running"),
+            tuple(sibling.name for sibling in status.siblings if sibling.state == "running"),
             status.live_rules,
             len(status.agents),
-            tuple(each.name for each in status.agents if each.state is Confinement.OPEN),
+            tuple(agent.name for agent in status.agents if agent.state is Confinement.OPEN),
             settings,
             status.unread.message if status.unread else None,
         )
@@ -542,15 +554,15 @@ def stacks_report(stacks: Sequence[Stack]) -> RenderableType:
     """Return the list of stacks as text."""
     rows: list[list[Text | str]] = [
         [
-            each.project,
-            styled_verdict(each.verdict),
-            "-" if each.live_rules is None else f"{each.live_rules:,}",
-            f"{each.agents:,}" + (f", {len(each.open_agents)} open" if each.open_agents else ""),
-            " ".join(each.running) or "-",
-            each.reason or each.settings or "-",
+            stack.project,
+            styled_verdict(stack.verdict),
+            "-" if stack.live_rules is None else f"{stack.live_rules:,}",
+            f"{stack.agents:,}" + (f", {len(stack.open_agents)} open" if stack.open_agents else ""),
+            " ".join(stack.running) or "-",
+            stack.reason or stack.settings or "-",
         ]
-        for each in stacks
+        for stack in stacks
     ]
-    current = sum(each.verdict is Verdict.CURRENT for each in stacks)
+    current = sum(stack.verdict is Verdict.CURRENT for stack in stacks)
     head = Text(f"{current} of {counted(len(stacks), 'stack')} current")
     return Group(head, Rows(("project", "verdict", "rules", "agents", "running", "settings"), rows))

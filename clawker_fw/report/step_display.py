@@ -23,8 +23,10 @@ def plan_report(steps: Plan) -> RenderableType:
     for number, stage in enumerate(steps.stages, 1):
         texts = [
             f"{'then ' if later else ''}{describe(step)}"
-            for each in stage
-            for later, step in enumerate(each.steps if isinstance(each, InTurn) else (each,))
+            for planned_step in stage
+            for later, step in enumerate(
+                planned_step.steps if isinstance(planned_step, InTurn) else (planned_step,)
+            )
         ]
         for place, text in enumerate(texts):
             first = "" if place else str(number)
@@ -44,9 +46,9 @@ class StepDisplay:
         self._running: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def difference(self, found: Diff, said: Summary) -> None:
+    def difference(self, diff: Diff, run_summary: Summary) -> None:
         """Show what will happen, and why."""
-        report = drift_report(found, said, files=self._files, hints=False)
+        report = drift_report(diff, run_summary, files=self._files, hints=False)
         name = [Text(visible(self._stack), style="bold")] if self._stack else []
         self._console.print(Group(*name, report))
 

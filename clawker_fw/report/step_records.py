@@ -13,14 +13,14 @@ _OF_FINDINGS = ("sibling", "layer", "field", "running", "desired", "cause", "act
 class StepRecords:
     """Writes one record for each finding, and one for each completed step."""
 
-    def difference(self, found: Diff, said: Summary) -> None:
+    def difference(self, diff: Diff, run_summary: Summary) -> None:
         """Write records for the whole change, for changed rules, and for each finding."""
-        LOG.info("summary", extra={"fields": {"lines": summary.lines(said)}})
-        if changes := said.changes:
+        LOG.info("summary", extra={"fields": {"lines": summary.lines(run_summary)}})
+        if changes := run_summary.changes:
             rules = {"added": list(changes.added), "removed": list(changes.removed)}
             LOG.info("rules", extra={"fields": rules})
-        for each in found.findings:
-            LOG.info("finding", extra={"fields": {name: getattr(each, name) for name in _OF_FINDINGS}})
+        for finding in diff.findings:
+            LOG.info("finding", extra={"fields": {name: getattr(finding, name) for name in _OF_FINDINGS}})
 
     def __call__(self, progress: Progress) -> None:
         if progress.share >= 1:

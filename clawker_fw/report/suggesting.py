@@ -32,30 +32,30 @@ class SuggestDocument(Document):
     """What is not suggested, and why."""
 
     @classmethod
-    def of(cls, found: Suggestions, now: float) -> "SuggestDocument":
+    def of(cls, suggestions: Suggestions, now: float) -> "SuggestDocument":
         """Return the answer. `now` is in seconds since 1970."""
         return cls(
-            presets=found.presets,
-            rules=[SuggestedRule(need, dict(need.addition(now).fields)) for need in found.rules],
-            subtrees=found.subtrees,
-            left_out=found.left_out,
+            presets=suggestions.presets,
+            rules=[SuggestedRule(need, dict(need.addition(now).fields)) for need in suggestions.rules],
+            subtrees=suggestions.subtrees,
+            left_out=suggestions.left_out,
         )
 
 
-def lines(found: Suggestions, since: float, now: float) -> Iterator[str]:
+def lines(suggestions: Suggestions, since: float, now: float) -> Iterator[str]:
     """Yield the verdict, what to write into the settings, and what is not suggested. `now` is in seconds."""
-    parts = [counted(len(found.presets), "preset"), counted(len(found.rules), "rule")]
+    parts = [counted(len(suggestions.presets), "preset"), counted(len(suggestions.rules), "rule")]
     yield f"{' and '.join(parts)} would allow what agents wanted in the last {remaining(since)}, and nothing else."
-    if found.presets:
+    if suggestions.presets:
         yield "presets:"
-    for use in found.presets:
+    for use in suggestions.presets:
         yield f"  - {use.name}  # {len(use.wanted)} of {counted(len(use.wanted), 'host')}"
-    if found.rules:
+    if suggestions.rules:
         yield "rules:"
-    for need in found.rules:
+    for need in suggestions.rules:
         yield f"  - {scalar(need.addition(now).fields)}" + (f"  # {need.text}" if need.text else "")
-    for offer in found.subtrees:
+    for offer in suggestions.subtrees:
         dst = scalar({"dst": offer.dst})
         yield f"`{dst}` would replace {counted(len(offer.replaces), 'rule')}. {offer.text}"
-    for need in found.left_out:
+    for need in suggestions.left_out:
         yield f"not suggested: {need.url}, {need.note}: {need.text}"

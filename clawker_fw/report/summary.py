@@ -35,23 +35,25 @@ _PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
 _STATES = {"exited": "stopped", "created": "not started"}
 
 
-def lines(said: Summary | None) -> list[str]:
+def lines(summary: Summary | None) -> list[str]:
     """Return the lines, of which the first says what happens. None without a plan."""
-    if said is None:
+    if summary is None:
         return []
-    if said.refused:
-        return refusal_lines(said.refused)
-    if said.absent:
-        return [visible(f"{said.project} is not up yet: it will be created, with {counted(said.count, 'rule')}.")]
-    why = list(_reasons(said))
-    details = [*why, *_rules(said.changes)]
-    only_rules = said.changes and not why and set(said.effects) == {Effect.UPDATED}
-    effects = "The rules will change" if only_rules else _effects(said)
-    if not effects and said.reasons[Cause.MACHINE]:
+    if summary.refused:
+        return refusal_lines(summary.refused)
+    if summary.absent:
+        return [
+            visible(f"{summary.project} is not up yet: it will be created, with {counted(summary.count, 'rule')}.")
+        ]
+    why = list(_reasons(summary))
+    details = [*why, *_rules(summary.changes)]
+    only_rules = summary.changes and not why and set(summary.effects) == {Effect.UPDATED}
+    effects = "The rules will change" if only_rules else _effects(summary)
+    if not effects and summary.reasons[Cause.MACHINE]:
         return ["Nothing will be replaced, because that would not mend it:", *map(visible, details)]
     if not effects:
         return []
-    head = f"{effects}, {', '.join(_interruption(said))}{':' if details else '.'}"
+    head = f"{effects}, {', '.join(_interruption(summary))}{':' if details else '.'}"
     return [head, *map(visible, details)]
 
 
@@ -61,19 +63,21 @@ def refusal_lines(error: FirewallError) -> list[str]:
     return [visible(f"Refused for now: {error.message}"), *(visible(f"  {line}") for line in details)]
 
 
-def _effects(said: Summary) -> str:
-    done = [(_joined(_PROGRAMS[each] for each in those), effect) for effect, those in said.effects.items()]
-    if not done and said.relays:
+def _effects(summary: Summary) -> str:
+    done = [
+        (_joined(_PROGRAMS[sibling] for sibling in those), effect) for effect, those in summary.effects.items()
+    ]
+    if not done and summary.relays:
         return "Published ports will change"
     if not done:
-        return "What is no longer used will be removed" if said.housekeeping else ""
+        return "What is no longer used will be removed" if summary.housekeeping else ""
     (first, effect), *others = done
     return " and ".join([f"{first} will be {effect}", *(f"{who} {what}" for who, what in others)])
 
 
-def _interruption(said: Summary) -> Iterator[str]:
+def _interruption(summary: Summary) -> Iterator[str]:
     """Yield the effects on agents. That connections may end in peace is only said if nothing is worse."""
-    noticed = said.interruption
+    noticed = summary.interruption
     if noticed.outage:
         yield "nothing is served meanwhile"
         return
@@ -89,8 +93,8 @@ def _interruption(said: Summary) -> Iterator[str]:
         yield f"open connections are closed in a pause, or after {noticed.drained:g} s"
     if noticed.cut:
         of_rules = f"connections of affected rules are cut within {DRAIN_SECONDS} s"
-        yield of_rules if said.changes else "connections may be cut"
-    if said.relays_cut:
+        yield of_rules if summary.changes else "connections may be cut"
+    if summary.relays_cut:
         yield "connections to some published ports are cut"
     elif not noticed:
         yield "no request is cut"
@@ -102,44 +106,46 @@ def _rules(changes: RuleChanges | None) -> Iterator[str]:
         yield from (f"{REMOVED}{rule}" for rule in _first(changes.removed, _MOST_RULES))
 
 
-def _reasons(said: Summary) -> Iterator[str]:
+def _reasons(summary: Summary) -> Iterator[str]:
     for cause, words in _BY_CAUSE.items():
-        if findings := said.reasons[cause]:
-            yield from (f"  {line}" for line in words(said, findings))
-    for each in said.changes.presets if said.changes else ():
-        what = versions.change(str(each.before), str(each.after))
-        yield f"  {what} of the preset {each.preset}, version {each.before} → {each.after}"
-    if said.asked:
+        if findings := summary.reasons[cause]:
+            yield from (f"  {line}" for line in words(summary, findings))
+    for preset in summary.changes.presets if summary.changes else ():
+        what = versions.change(str(preset.before), str(preset.after))
+        yield f"  {what} of the preset {preset.preset}, version {preset.before} → {preset.after}"
+    if summary.asked:
         yield "  requested with --force-recreate"
 
 
-def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
+def _settings(summary: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     yield from _secrets(findings)
-    told = (finding for finding in findings if finding.layer in _TOLD)
+    shown = (finding for finding in findings if finding.layer in _SHOWN_LAYERS)
     values = dict.fromkeys(
-        _change(finding) for finding in told if not (is_follow_up(finding) or _follows(finding))
+        _change(finding) for finding in shown if not (is_follow_up(finding) or _follows(finding))
     )
-    boot = [change for each in findings if each.layer is Layer.BOOT for change in changed_settings(each)]
-    values |= dict.fromkeys(f"{each.path} {each.before} → {each.after}" for each in boot)
-    files = {Layer.BOOT} if said.changes else {Layer.BOOT, Layer.HOT}
+    boot = [change for finding in findings if finding.layer is Layer.BOOT for change in changed_settings(finding)]
+    values |= dict.fromkeys(f"{change.path} {change.before} → {change.after}" for change in boot)
+    files = {Layer.BOOT} if summary.changes else {Layer.BOOT, Layer.HOT}
     if values:
         yield f"changed settings: {_joined(_first(list(values), _MOST_NAMES))}"
-    elif names := list(dict.fromkeys(each.field for each in findings if each.layer in files)):
+    elif names := list(dict.fromkeys(finding.field for finding in findings if finding.layer in files)):
         yield f"changed settings, to be seen in {_joined(_first(names, _MOST_NAMES))}"
 
 
 def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
-    told = [each for each in findings if each.layer is Layer.LIVE and each.field.startswith(f"{SECRETS}.")]
+    secrets = [
+        finding for finding in findings if finding.layer is Layer.LIVE and finding.field.startswith(f"{SECRETS}.")
+    ]
     named = dict.fromkeys(
-        f"{each.field.partition('.')[2].partition('#')[0]} "
-        f"({'not needed' if each.desired is None else each.running or 'missing'})"
-        for each in told
+        f"{finding.field.partition('.')[2].partition('#')[0]} "
+        f"({'not needed' if finding.desired is None else finding.running or 'missing'})"
+        for finding in secrets
     )
     if named:
         yield f"secrets in Envoy: {_joined(_first(list(named), _MOST_NAMES))}"
 
 
-_TOLD = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})
+_SHOWN_LAYERS = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})
 """The layers whose values are settings, not derived from them."""
 
 
@@ -158,7 +164,7 @@ def _change(finding: Finding) -> str:
     name = finding.field.removeprefix(PREFIX)
     if finding.layer is Layer.SHAPE and not name.startswith("networks."):
         name = f"{_PROGRAMS[finding.sibling]}'s {name}"
-    values = [_value(finding, each) for each in (finding.running, finding.desired)]
+    values = [_value(finding, value) for value in (finding.running, finding.desired)]
     return f"{name} {' → '.join(values)}" if max(map(len, values)) <= _LONGEST_VALUE else name
 
 
@@ -169,33 +175,33 @@ def _value(finding: Finding, value: Value) -> str:
 
 
 def _machine(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    if cut_off := [_PROGRAMS[each.sibling] for each in findings if each.action is Action.NONE]:
-        yield f"the engine's machine drops what agents send to {_joined(cut_off)}"
-    if resized := [each for each in findings if each.action is not Action.NONE]:
-        yield f"the engine's machine was resized: {_fields(resized)}"
+    if cut_off := [_PROGRAMS[finding.sibling] for finding in findings if finding.action is Action.NONE]:
+        yield f"the Docker host drops what agents send to {_joined(cut_off)}"
+    if resized := [finding for finding in findings if finding.action is not Action.NONE]:
+        yield f"the Docker host was resized: {_fields(resized)}"
 
 
-def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
+def _upgrade(summary: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     programs = [
-        _version_change(each) or f"another build of {_PROGRAMS[each.sibling]}'s image"
-        for each in findings
-        if each.layer is Layer.IMAGE and not (said.builds and each.sibling is Sibling.COREDNS)
+        _version_change(finding) or f"another build of {_PROGRAMS[finding.sibling]}'s image"
+        for finding in findings
+        if finding.layer is Layer.IMAGE and not (summary.builds and finding.sibling is Sibling.COREDNS)
     ]
-    if said.builds:
-        programs = [each for each in programs if "→" in each]
-        builds = list(dict.fromkeys(said.builds.values()))
-        yield ", ".join([*(_release(*each) for each in builds), *programs])
+    if summary.builds:
+        programs = [program for program in programs if "→" in program]
+        builds = list(dict.fromkeys(summary.builds.values()))
+        yield ", ".join([*(_release(*build) for build in builds), *programs])
     elif programs:
-        kinds = {versions.change(*each.versions) for each in findings if each.versions}
+        kinds = {versions.change(*finding.versions) for finding in findings if finding.versions}
         yield f"{kinds.pop() if len(kinds) == 1 else 'change'}: {', '.join(programs)}"
     if values := dict.fromkeys(
-        _change(each) for each in findings if each.layer is Layer.LABELS and each.field in _SET
+        _change(finding) for finding in findings if finding.layer is Layer.LABELS and finding.field in _SET
     ):
         yield f"changed settings: {_joined(values)}"
-    left = [each.field.removeprefix(LEFTOVER) for each in findings if each.field.startswith(LEFTOVER)]
+    left = [finding.field.removeprefix(LEFTOVER) for finding in findings if finding.field.startswith(LEFTOVER)]
     if left:
         yield f"an unfinished run left {_joined(_first(left, _MOST_NAMES))} behind, to be removed"
-    elif any(each.action is Action.RENAME for each in findings):
+    elif any(finding.action is Action.RENAME for finding in findings):
         yield "an unfinished run will be completed"
 
 
@@ -216,15 +222,17 @@ def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
         ("name or subnet taken for", Action.NONE),
     ):
         names = dict.fromkeys(
-            each.field.removeprefix(RELAYS).partition(".")[0] for each in findings if each.action is action
+            finding.field.removeprefix(RELAYS).partition(".")[0]
+            for finding in findings
+            if finding.action is action
         )
         if names:
             yield f"{words} {_joined(_first(list(names), _MOST_NAMES))}"
 
 
 def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    yield from dict.fromkeys(words for each in findings if (words := _trouble(each)))
-    if changed := [each for each in findings if not _trouble(each)]:
+    yield from dict.fromkeys(words for finding in findings if (words := _trouble(finding)))
+    if changed := [finding for finding in findings if not _trouble(finding)]:
         yield f"changed by hand: {_fields(changed)}"
 
 
@@ -263,7 +271,7 @@ def _trouble_of_state(finding: Finding, who: str) -> str:
 def _fields(findings: Sequence[Finding]) -> str:
     named = []
     for sibling, who in _PROGRAMS.items():
-        fields = [each.field.removeprefix(PREFIX) for each in findings if each.sibling is sibling]
+        fields = [finding.field.removeprefix(PREFIX) for finding in findings if finding.sibling is sibling]
         if fields:
             named.append(f"{who}'s {_joined(_first(list(dict.fromkeys(fields)), _MOST_NAMES))}")
     return ", ".join(named)

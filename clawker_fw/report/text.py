@@ -90,13 +90,13 @@ class Rows:
         """Store headings and rows. Plain strings are made safe to print."""
         self._headings = headings
         self._rows = [
-            [each if isinstance(each, Text) else Text(visible(named(each))) for each in row] for row in rows
+            [text if isinstance(text, Text) else Text(visible(named(text))) for text in row] for row in rows
         ]
 
     def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterable[Text]:
         """Yield lines."""
-        lines = [[Text(each, "dim") for each in self._headings], *self._rows]
-        widths = [max(each.cell_len for each in column) for column in zip(*lines, strict=True)]
+        lines = [[Text(heading, "dim") for heading in self._headings], *self._rows]
+        widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
         if _INDENT + sum(widths) + _GAP * (len(widths) - 1) <= options.max_width:
             yield from (_joined(line, widths) for line in lines)
             return
@@ -114,48 +114,48 @@ def _joined(cells: Sequence[Text], widths: Sequence[int]) -> Text:
     return line
 
 
-def summary_report(said: Summary) -> RenderableType:
+def summary_report(run_summary: Summary) -> RenderableType:
     """Return what a plan means."""
     return Text("\n").join(
         Text(
             line,
             next((style for mark, style in _RULE_STYLES.items() if line.startswith(mark)), "" if at else "bold"),
         )
-        for at, line in enumerate(summary.lines(said))
+        for at, line in enumerate(summary.lines(run_summary))
     )
 
 
-def drift_report(found: Diff, said: Summary, *, files: bool = False, hints: bool = True) -> RenderableType:
+def drift_report(diff: Diff, run_summary: Summary, *, files: bool = False, hints: bool = True) -> RenderableType:
     """Return a difference's meaning, then its notable fields by layer. `files` adds all fields and the files.
 
     `hints` say how to see the rest.
     """
-    shown = found.findings if files else _telling(found, said)
-    parts: list[RenderableType] = [summary_report(said)] if summary.lines(said) else []
-    parts.append(fields_report(found, shown, files=files))
-    left = len(found.findings) - len(shown)
-    if left and hints and not said.absent:
+    shown = diff.findings if files else _shown_findings(diff, run_summary)
+    parts: list[RenderableType] = [summary_report(run_summary)] if summary.lines(run_summary) else []
+    parts.append(fields_report(diff, shown, files=files))
+    left = len(diff.findings) - len(shown)
+    if left and hints and not run_summary.absent:
         fields = counted(left, "more field" if shown else "field")
         parts.append(Text(f"{fields} {'differs' if left == 1 else 'differ'}; --diff shows all by layer.", "dim"))
     return Group(*parts)
 
 
-def fields_report(found: Diff, shown: Sequence[Finding], *, files: bool = False) -> RenderableType:
+def fields_report(diff: Diff, shown: Sequence[Finding], *, files: bool = False) -> RenderableType:
     """Return some findings by sibling and layer, with each sibling's verdict."""
     parts: list[RenderableType] = []
     for sibling in Sibling:
-        findings = tuple(each for each in shown if each.sibling is sibling)
+        findings = tuple(finding for finding in shown if finding.sibling is sibling)
         if findings:
-            verdict = styled_verdict(found.verdicts[sibling])
+            verdict = styled_verdict(diff.verdicts[sibling])
             parts += [Text.assemble("\n", (sibling.value, "bold"), "  ", verdict), _table(findings)]
         if files:
-            parts += [_file_diff(each) for each in findings if each.contents]
+            parts += [_file_diff(finding) for finding in findings if finding.contents]
     return Group(*parts)
 
 
-def _telling(found: Diff, said: Summary) -> tuple[Finding, ...]:
-    telling = () if said.absent else tuple(each for each in found.findings if not is_follow_up(each))
-    return telling if len(telling) <= _MOST_FIELDS else ()
+def _shown_findings(diff: Diff, summary: Summary) -> tuple[Finding, ...]:
+    shown = () if summary.absent else tuple(finding for finding in diff.findings if not is_follow_up(finding))
+    return shown if len(shown) <= _MOST_FIELDS else ()
 
 
 def styled_verdict(verdict: Verdict) -> Text:
@@ -181,8 +181,8 @@ def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
     """Return both values, two lists without their common items unless only the order differs."""
     if not (isinstance(running, tuple) and isinstance(desired, tuple)) or {*running} == {*desired}:
         return running, desired
-    return tuple(each for each in running if each not in desired), tuple(
-        each for each in desired if each not in running
+    return tuple(item for item in running if item not in desired), tuple(
+        item for item in desired if item not in running
     )
 
 
@@ -198,7 +198,7 @@ def _written(value: object) -> str:
 
 
 def _file_diff(finding: Finding) -> RenderableType:
-    lines = [finding.field, *(f"  {each}" for each in changed_values(finding))]
+    lines = [finding.field, *(f"  {change}" for change in changed_values(finding))]
     if not lines[1:]:
         lines = list(unified_diff(finding))
     more = len(lines) - _LONGEST_DIFF
@@ -227,7 +227,7 @@ def print_error(error: FirewallError, target: Console, *, debug: bool = False) -
     if debug:
         target.print(Text(traceback(error)))
     lines = [Text.assemble((f"error[{error.code}]", "bold red"), visible(f": {error.message}"))]
-    lines += [Text(visible(f"  {line}")) for each in error.context for line in each.splitlines()]
+    lines += [Text(visible(f"  {line}")) for text in error.context for line in text.splitlines()]
     if error.hint:
         lines.append(Text.assemble(("hint", "bold"), visible(f": {error.hint}")))
     target.print(Group(*lines))
@@ -251,8 +251,8 @@ def head(
     return Group(
         Text.assemble(styled_verdict(verdict), f"  {visible(f'{words}: {advice}' if advice else words)}"),
         *([busy_line(at_work)] if at_work else []),
-        *(warning_line(each) for each in warnings),
-        *(_open_agent(each) for each in agents if each.openings),
+        *(warning_line(warning) for warning in warnings),
+        *(_open_agent(agent) for agent in agents if agent.openings),
     )
 
 
@@ -280,5 +280,5 @@ def warning_line(advice: Advice) -> Text:
 
 
 def _open_agent(agent: Agent) -> Text:
-    reasons = "; ".join(each.phrase for each in agent.openings)
+    reasons = "; ".join(opening.phrase for opening in agent.openings)
     return Text.assemble(styled_verdict(Verdict.OPEN), visible(f"[agent]: {agent.name}: {reasons}"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from clawker_fw.denials.usage import Period, Worth, removing, unused
+from clawker_fw.denials.usage import Period, RuleUsage, removing, unused
 from clawker_fw.model.usage import Usage
 from clawker_fw.report.spans import counted, remaining
 
@@ -14,46 +14,46 @@ _INDENT = " " * 2
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def rows(found: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def rows(usages: Sequence[RuleUsage], now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the headings and the rows of the table of allow rules, with their usage."""
     headings = ("rule", "last used", "connections", "from agents", "to agents", "written in")
     return headings, [
         (
-            str(each.rule),
-            _ago(each.last, now),
-            f"{each.connections:,}",
-            decimal(each.received),
-            decimal(each.sent),
-            each.rule.place,
+            str(rule_usage.rule),
+            _ago(rule_usage.last, now),
+            f"{rule_usage.connections:,}",
+            decimal(rule_usage.received),
+            decimal(rule_usage.sent),
+            rule_usage.rule.place,
         )
-        for each in found
+        for rule_usage in usages
     ]
 
 
-def used_lines(found: Sequence[Worth], usage: Usage) -> Iterator[str]:
+def used_lines(usages: Sequence[RuleUsage], usage: Usage) -> Iterator[str]:
     """Yield the number of used rules, the known period, and its gaps."""
-    used = sum(each.last is not None for each in found)
+    used = sum(rule_usage.last is not None for rule_usage in usages)
     since = f"{_time(usage.since)}, {_span(usage.now - usage.since)} ago"
     verb = "has" if used == 1 else "have"
-    yield f"{used:,} of {counted(len(found), 'rule')} that allow something {verb} been used since {since}."
+    yield f"{used:,} of {counted(len(usages), 'rule')} that allow something {verb} been used since {since}."
     yield from _lost(usage)
 
 
-def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, file: Path | None) -> Iterator[str]:
+def unused_lines(usages: Sequence[RuleUsage], period: Period, usage: Usage, file: Path | None) -> Iterator[str]:
     """Yield the number of unused rules, the gaps, and how to remove each rule."""
-    there = unused(found, period)
-    verb, time = "is" if len(there) == 1 else "are", _span(period.now - period.begin)
-    yield f"{len(there):,} of {counted(len(found), 'rule')} that allow something {verb} unused in the last {time}."
+    idle = unused(usages, period)
+    verb, time = "is" if len(idle) == 1 else "are", _span(period.now - period.begin)
+    yield f"{len(idle):,} of {counted(len(usages), 'rule')} that allow something {verb} unused in the last {time}."
     if not period.whole:
         known, asked = _span(period.now - period.known), _span(period.now - period.asked)
         yield f"Known only since {_time(period.known)}, {known} ago, and not for the whole {asked}."
     yield from _lost(usage)
-    for each in there:
-        last = f"last used {_ago(each.last, usage.now)}" if each.last else "no use is known"
-        may_be_open = f", {counted(each.open, 'connection')} open on its port" if each.open else ""
-        yield f"unused  {each.rule}{each.rule.located}: {last}{may_be_open}"
-        yield f"{_INDENT}{removing(each.rule, file)}"
-    if any(each.open for each in there):
+    for rule_usage in idle:
+        last = f"last used {_ago(rule_usage.last, usage.now)}" if rule_usage.last else "no use is known"
+        may_be_open = f", {counted(rule_usage.open, 'connection')} open on its port" if rule_usage.open else ""
+        yield f"unused  {rule_usage.rule}{rule_usage.rule.located}: {last}{may_be_open}"
+        yield f"{_INDENT}{removing(rule_usage.rule, file)}"
+    if any(rule_usage.open for rule_usage in idle):
         yield "A connection over https or http counts when it ends. One that is open may be by an unused rule."
 
 

@@ -20,11 +20,11 @@ class Named:
 
 def parse_name(text: str) -> Named:
     """Split a destination into its parts. Text of any other form becomes the `dst`, which validation refuses."""
-    found = _NAME.fullmatch(text)
-    if found is None:
+    match = _NAME.fullmatch(text)
+    if match is None:
         url = _URL.fullmatch(text)
         return Named(url["rest"], url["proto"]) if url else Named(text)
-    return Named(found["dst"], found["proto"], port_of(found["port"]))
+    return Named(match["dst"], match["proto"], port_of(match["port"]))
 
 
 def port_of(text: str | None) -> int | str | None:

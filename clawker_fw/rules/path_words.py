@@ -37,8 +37,10 @@ def parse_path(text: str) -> str:
     Raises:
         ValueError: when the path could match nothing, or something other than it seems to.
     """
-    if any("\ud800" <= each <= "\udfff" for each in text):  # Python's form of an argument that is not UTF-8
-        raise ValueError("`path` has to be UTF-8: write any other octet as `%` and two hex digits")
+    if any(
+        "\ud800" <= character <= "\udfff" for character in text
+    ):  # Python's form of an argument that is not UTF-8
+        raise ValueError("`path` has to be UTF-8: write any other byte as `%` and two hex digits")
     if text.startswith("~"):
         return f"~{_expression(text[1:])}"
     for mistake, hint in _mistakes(text):
@@ -52,7 +54,7 @@ def parse_path(text: str) -> str:
     return spellings.uppercase(normal)
 
 
-_OCTETS = {each: f"%{each:02X}" for each in range(0x80, 0x100)}
+_OCTETS = {byte: f"%{byte:02X}" for byte in range(0x80, 0x100)}
 """Clients send non-ASCII UTF-8 bytes as these escapes."""
 
 
@@ -90,10 +92,10 @@ def _expression(text: str) -> str:
             f"{shown} has a space, or what is not ASCII; paths have these escaped, as `%20` and `%C3%A9`"
         )
     try:
-        found = spellings.compiled(text)
+        program = spellings.compiled(text)
     except ValueError as error:
         raise ValueError(f"{shown} is not an expression of RE2: {error}") from error
-    if found.programsize > paths.LARGEST_PROGRAM:
+    if program.programsize > paths.LARGEST_PROGRAM:
         raise ValueError(f"{shown} is too large for Envoy; write several, or fewer repetitions")
     if not all(end.startswith(b"/") for end in spellings.bounds(text)):
         raise ValueError(f"{shown} has to begin with `/` in each of its alternatives, as `~/(?:a|b)/c`")
@@ -227,7 +229,7 @@ def require_decisive(made: Paths) -> None:
     for position, rule in enumerate(rules):
         _require_spellable(rule)
         _require_unhidden(rule, made)
-        if over := next((each for each in rules[:position] if overrides(each, rule)), None):
+        if over := next((earlier for earlier in rules[:position] if overrides(earlier, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
 
 
@@ -269,7 +271,7 @@ def _require_spellable(rule: PathRule) -> None:
         )
     *counting, last = rule.expressions or (rule.readings if rule.denies or rule.limits else "",)
     taken = (*map(spellings.with_query, counting), last)
-    if any(spellings.compiled(each).programsize > paths.LARGEST_PROGRAM for each in taken):
+    if any(spellings.compiled(expression).programsize > paths.LARGEST_PROGRAM for expression in taken):
         raise ValueError(f"the path rule `{rule}` is too large for Envoy; write several, or less in it")
 
 

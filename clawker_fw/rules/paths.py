@@ -48,7 +48,7 @@ _UNRESERVED = re.compile(r"%([0-9a-fA-F]{2})")
 _DIGIT = "%(?:3[0-9]|[46][1-6])"
 _NESTED = re.compile(f"%(?:{_DIGIT}(?:{_DIGIT}|[0-9a-fA-F])|[0-9a-fA-F]{_DIGIT})")
 """Escapes whose digits are escaped themselves. Their `%` is escaped, so that decoding creates no new escape."""
-_ESCAPED = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}'})
+_ESCAPED = str.maketrans({character: f"%{ord(character):02X}" for character in '"<>^`{|}'})
 _FEW = 4
 
 
@@ -64,14 +64,14 @@ def seen(target: str) -> str | None:
     path = _DOTS_WITH_PARAMETERS.sub(r"\1", path)
     if "%00" in path:
         return None
-    path = _NESTED.sub(lambda found: f"%25{found[0][1:]}", path)
+    path = _NESTED.sub(lambda match: f"%25{match[0][1:]}", path)
     path = _UNRESERVED.sub(_unescaped, path).replace("\\", "/").translate(_ESCAPED)
     return _SLASHES.sub("/", _resolved(path)) + mark + query
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    character = chr(int(found[1], 16))
-    return character if character in spellings.UNRESERVED else found[0]
+def _unescaped(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in spellings.UNRESERVED else match[0]
 
 
 def _resolved(path: str) -> str:
@@ -138,7 +138,7 @@ class Repository:
         them below the LFS API (Gitea, Forgejo, Soft Serve, giftless).
         """
         writes = self.access is Access.WRITE
-        fetch, push, large = (f"git {each} {self.name}" for each in ("fetch", "push", "lfs"))
+        fetch, push, large = (f"git {operation} {self.name}" for operation in ("fetch", "push", "lfs"))
         for place in self._places:
             yield GitRequest("GET", f"{place}/info/refs?service=git-upload-pack", fetch, allowed=True)
             yield GitRequest("POST", f"{place}/git-upload-pack", fetch, allowed=True)
@@ -155,7 +155,7 @@ class Repository:
     def reserved(self) -> Iterator[str]:
         """Git's own paths, which only the requests above may use. They match in any case, as on GitHub."""
         for place in self._places:
-            yield from (f"{place}/{each}" for each in _OF_GIT)
+            yield from (f"{place}/{endpoint}" for endpoint in _OF_GIT)
 
     def may_be(self, path: str) -> bool:
         """Whether some server may read a path as one of these paths, or one below."""
@@ -197,7 +197,7 @@ class PathRule:
     def covers(self, path: str) -> bool:
         """Whether the rule matches a path, with any method."""
         if self.expression:
-            return all(compiled(each).fullmatch(path) for each in self.expressions)
+            return all(compiled(expression).fullmatch(path) for expression in self.expressions)
         if self.denies:
             return self.may_be(path)
         return self.path == "/" or f"{spellings.uppercase(path)}/".startswith(f"{self.path}/")
@@ -324,10 +324,10 @@ class Paths:
 
         A request for a WebSocket (RFC 6455) must also be allowed as a plain request.
         """
-        found = self._decide(method, target)
-        if websocket and not self.websocket and found.reason is None:
-            return PathDecision(Reason.NO_WEBSOCKET, found.by)
-        return found
+        decision = self._decide(method, target)
+        if websocket and not self.websocket and decision.reason is None:
+            return PathDecision(Reason.NO_WEBSOCKET, decision.by)
+        return decision
 
     def _decide(self, method: str, target: str) -> PathDecision:
         normal = seen(target)
@@ -350,9 +350,9 @@ class Paths:
 
     def _of_git(self, method: str, target: str, path: str) -> PathDecision | None:
         for repository in self.repositories:
-            for each in repository.requests(lfs=self.lfs):
-                if each.matches(method, target):
-                    return PathDecision(None if each.allowed else Reason.PATH, repository)
+            for request in repository.requests(lfs=self.lfs):
+                if request.matches(method, target):
+                    return PathDecision(None if request.allowed else Reason.PATH, repository)
         for repository in self.repositories:
             if repository.may_be(path):
                 return PathDecision(Reason.PATH, repository)
@@ -364,10 +364,10 @@ class Paths:
         `methods` limits the choice. None means that no such request is known: only expressions, or methods that
         may change something, are allowed.
         """
-        literal = [each.path for each in self.rules if not each.denies and not each.expression]
-        refs = [f"/{each.name}.git/info/refs?service=git-upload-pack" for each in self.repositories]
+        literal = [rule.path for rule in self.rules if not rule.denies and not rule.expression]
+        refs = [f"/{repository.name}.git/info/refs?service=git-upload-pack" for repository in self.repositories]
         wanted = ((method, path) for path in ("/", *literal, *refs) for method in methods or _SAFE_METHODS)
-        return next((each for each in wanted if self.decide(*each).reason is None), None)
+        return next((request for request in wanted if self.decide(*request).reason is None), None)
 
     @property
     def allowances(self) -> Mapping[str, tuple[str, ...]]:
@@ -375,24 +375,26 @@ class Paths:
 
         An open request may continue while its allowance still exists and nothing more of it is refused.
         """
-        found: dict[str, tuple[str, ...]] = {}
+        by_words: dict[str, tuple[str, ...]] = {}
         for repository in self.repositories:
-            found.update({each.words: () for each in repository.requests(lfs=self.lfs) if each.allowed})
-        before = [PathRule(path, denies=True) for each in self.repositories for path in each.reserved]
+            by_words.update(
+                {request.words: () for request in repository.requests(lfs=self.lfs) if request.allowed}
+            )
+        before = [PathRule(path, denies=True) for repository in self.repositories for path in repository.reserved]
         for rule in self.rules:
             if rule.denies:
                 before.append(rule)
                 continue
             for method in rule.methods or ("",):
-                refused = tuple(str(each) for each in before if each.refuses(rule, method))
-                found.setdefault(rule.words(method), refused)
+                refused = tuple(str(earlier) for earlier in before if earlier.refuses(rule, method))
+                by_words.setdefault(rule.words(method), refused)
             if rule.limits:
                 before.append(rule)
         if self.others:
-            found["others"] = tuple(map(str, before))
+            by_words["others"] = tuple(map(str, before))
         if self.websocket:
-            found.update({f"{WEBSOCKET}{words}": refused for words, refused in found.items()})
-        return found
+            by_words.update({f"{WEBSOCKET}{words}": refused for words, refused in by_words.items()})
+        return by_words
 
     @property
     def words(self) -> Iterator[str]:
@@ -424,14 +426,14 @@ def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
     Rules that differ only in their methods become one.
     """
     literal: dict[tuple[str, bool], PathRule] = {}
-    for rule in (each for each in rules if not each.expression):
+    for rule in (rule for rule in rules if not rule.expression):
         other = literal.get((rule.path, rule.denies), rule)
         methods = sorted({*rule.methods, *other.methods}) if rule.methods and other.methods else ()
         literal[rule.path, rule.denies] = PathRule(rule.path, tuple(methods), rule.denies)
     # The shortest reading counts first: a longer one may be below it.
-    lengths = {each: (-len(spellings.shortest(each.path)), -len(each.path)) for each in literal.values()}
-    longest = sorted(lengths, key=lambda each: (*lengths[each], each.path, not each.denies))
-    return (*longest, *dict.fromkeys(each for each in rules if each.expression))
+    lengths = {rule: (-len(spellings.shortest(rule.path)), -len(rule.path)) for rule in literal.values()}
+    longest = sorted(lengths, key=lambda rule: (*lengths[rule], rule.path, not rule.denies))
+    return (*longest, *dict.fromkeys(rule for rule in rules if rule.expression))
 
 
 _CUT_ESCAPE = re.compile("%[0-9a-fA-F]?$")
@@ -456,8 +458,8 @@ def also(paths: Paths, rule: PathRule) -> tuple[PathRule, ...]:
     """
     if rule.denies or rule.expression or not rule.methods:
         return (rule,)
-    known = {method for each in (*paths.rules, rule) for method in each.methods}
-    allowed = {each for each in known if paths.decide(each, rule.path).reason is None} | {*rule.methods}
+    known = {method for entry in (*paths.rules, rule) for method in entry.methods}
+    allowed = {method for method in known if paths.decide(method, rule.path).reason is None} | {*rule.methods}
     if paths.decide(ANY_METHOD, rule.path).reason is not None:
         return (PathRule(rule.path, tuple(sorted(allowed))),)
     refused = tuple(sorted(known - allowed))

@@ -148,7 +148,7 @@ class Policy:
         for rules in self._nearest(name):
             matching = [rule for rule in rules if rule.matches(transport, port)]
             if matching:
-                denying = (rule for rule in rules if any(rule.prevails_over(each, port) for each in matching))
+                denying = (rule for rule in rules if any(rule.prevails_over(other, port) for other in matching))
                 decisive = next(denying, matching[0])
                 return PolicyDecision(decisive, Reason.DENIED if decisive.denies else None)
         return None
@@ -201,7 +201,7 @@ class Policy:
         return tuple(self._walk())
 
     def patterns(self, protocol: Protocol, port: int) -> Mapping[str, Rule]:
-        """Return the deciding rule for each pattern: `a.test` is the name, `*.a.test` every name below it.
+        """Return the deciding rule per pattern: `a.test` is the name, `*.a.test` every name below it.
 
         The longest matching pattern decides. Patterns of deny rules appear only where a shorter one allows.
         """
@@ -209,15 +209,15 @@ class Policy:
 
     @cached_property
     def _patterns(self) -> dict[Key, dict[str, Rule]]:
-        found: dict[Key, dict[str, Rule]] = {}
+        patterns: dict[Key, dict[str, Rule]] = {}
         for pattern, scope in self.scopes.items():
             for key, rule in scope.own.items():
-                found.setdefault(key, {})[pattern] = rule
-        return found
+                patterns.setdefault(key, {})[pattern] = rule
+        return patterns
 
     @cached_property
     def scopes(self) -> Mapping[str, RuleScope]:
-        """The decisions for each pattern that has its own rules."""
+        """The decisions per pattern that has its own rules."""
         return {
             **{point.name: point.at for point in self.points if point.at.own},
             **{f"*.{point.name}": point.below for point in self.points if point.below.own},
@@ -229,8 +229,8 @@ class Policy:
 
     @cached_property
     def _exceptions(self) -> dict[Key, dict[Rule, list[str]]]:
-        found: dict[Key, dict[Rule, list[str]]] = {}
-        for point in (each for each in self.points if each.at.denies):
+        exceptions: dict[Key, dict[Rule, list[str]]] = {}
+        for point in (point for point in self.points if point.at.denies):
             above = list(self._allowing_above(point.name))
             own = [
                 (rule, key) for rule in self._subtree.get(point.name, ()) if not rule.denies for key in rule.keys
@@ -239,8 +239,8 @@ class Policy:
                 allowed = scope.allowed
                 for rule, key in allowing:
                     if key not in allowed:
-                        found.setdefault(key, {}).setdefault(rule, []).append(pattern)
-        return found
+                        exceptions.setdefault(key, {}).setdefault(rule, []).append(pattern)
+        return exceptions
 
     def _allowing_above(self, name: str) -> Iterator[tuple[Rule, Key]]:
         """Yield what each subtree rule above a name allows there, unless a rule between denies it.
@@ -252,7 +252,7 @@ class Policy:
             rules = self._subtree.get(above, ())
             denying += [rule for rule in rules if rule.denies]
             for rule in rules:
-                yield from ((rule, key) for key in rule.keys if not any(each.matches(*key) for each in denying))
+                yield from ((rule, key) for key in rule.keys if not any(rule.matches(*key) for rule in denying))
 
     @cached_property
     def opaque(self) -> Collection[str]:
@@ -268,7 +268,9 @@ class Policy:
         """Return the decisions at any name, also one without its own rules."""
         if name in self._by_name:
             return self._by_name[name].at
-        return next((self._by_name[each].below for each in _above(name) if each in self._by_name), _NOTHING)
+        return next(
+            (self._by_name[ancestor].below for ancestor in _above(name) if ancestor in self._by_name), _NOTHING
+        )
 
     @cached_property
     def _by_name(self) -> Mapping[str, Point]:
@@ -279,7 +281,7 @@ class Policy:
         for name in sorted({**self._exact, **self._subtree}, key=lambda name: name.count(".")):
             parent = name.partition(".")[2]
             if parent not in within:
-                within[parent] = next(within[each] for each in _above(parent) if each in within)
+                within[parent] = next(within[ancestor] for ancestor in _above(parent) if ancestor in within)
             above = within[parent]
             exact, subtree = self._exact.get(name, ()), self._subtree.get(name, ())
             below = _scope(above, subtree) if subtree else above
@@ -292,7 +294,7 @@ class Policy:
         """Yield the rules for a name, grouped by their names, the most specific first."""
         name = name.lower()
         yield self._exact.get(name, ())
-        yield from (self._subtree.get(each, ()) for each in (name, *_above(name)))
+        yield from (self._subtree.get(ancestor, ()) for ancestor in (name, *_above(name)))
 
 
 def _above(name: str) -> Iterator[str]:

@@ -94,20 +94,20 @@ class BrokenPromise:
 
 
 def broken(promises: Sequence[Promise], rules: RuleSet) -> tuple[BrokenPromise, ...]:
-    """Return the broken promises, once for each rule that breaks them."""
+    """Return the broken promises, once per rule that breaks them."""
     if not promises:
         return ()
     whole = lasting = kept = Policy(rules)
     if rules.deadlines:
-        lasting = Policy(RuleSet(tuple(each for each in rules.rules if each.until is None or not each.denies)))
-        kept = Policy(RuleSet(tuple(each for each in rules.rules if each.until is None or each.denies)))
-    found: list[BrokenPromise] = []
+        lasting = Policy(RuleSet(tuple(rule for rule in rules.rules if rule.until is None or not rule.denies)))
+        kept = Policy(RuleSet(tuple(rule for rule in rules.rules if rule.until is None or rule.denies)))
+    broken_promises: list[BrokenPromise] = []
     for promise in promises:
         if promise.kind is PromiseKind.NEVER:
-            found += _allowed(promise, lasting)
+            broken_promises += _allowed(promise, lasting)
         else:
-            found += _refused(promise, kept, whole)
-    return tuple(found)
+            broken_promises += _refused(promise, kept, whole)
+    return tuple(broken_promises)
 
 
 def _allowed(promise: Promise, policy: Policy) -> Iterator[BrokenPromise]:
@@ -116,13 +116,13 @@ def _allowed(promise: Promise, policy: Policy) -> Iterator[BrokenPromise]:
     Samples the names of each rule and of the promise. The traffic that a rule lets through counts, not its
     protocol: TLS passes a tcp rule.
     """
-    told: set[Rule] = set()
-    for rule in (each for each in policy.rules.rules if not each.denies and _may_meet(promise, each)):
+    reported: set[Rule] = set()
+    for rule in (rule for rule in policy.rules.rules if not rule.denies and _may_meet(promise, rule)):
         names = [name for name in _points(rule) if promise.covers(name)]
         names += [name for name in promise.points if rule.covers(name)]
         for decided in (policy.decide(name, *key) for name in names for key in promise.among(rule.keys)):
-            if decided.rule and decided.allowed and decided.rule not in told:
-                told.add(decided.rule)
+            if decided.rule and decided.allowed and decided.rule not in reported:
+                reported.add(decided.rule)
                 reason = f"`{decided.rule}` allows some of it{decided.rule.located}"
                 yield BrokenPromise(promise, decided.rule, reason)
 
@@ -146,13 +146,13 @@ def _refused(promise: Promise, kept: Policy, whole: Policy) -> Iterator[BrokenPr
     if promise.rule.destination.subtree:
         names += [name for rule in kept.rules.rules for name in _points(rule) if promise.covers(name)]
     protocol = promise.rule.protocol or Protocol.HTTPS
-    told: set[Rule | None] = set()
+    reported: set[Rule | None] = set()
     for name in dict.fromkeys(names):
         for port in promise.rule.ports:
             decided = kept.decide(name, protocol, port)
-            if decided.allowed or decided.rule in told:
+            if decided.allowed or decided.rule in reported:
                 continue
-            told.add(decided.rule)
+            reported.add(decided.rule)
             if rule := decided.rule:
                 reason = f"`{rule}` denies some of it{rule.located}"
             elif rule := whole.decide(name, protocol, port).rule:

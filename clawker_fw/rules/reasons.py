@@ -37,7 +37,7 @@ class Reason(StrEnum):
     PRIVATE_ADDRESS = "private-address", "this host may be reached, but none of its addresses"
     NOT_TRUSTED = (
         "not-trusted",
-        "a rule looks into TLS of this host, and the agent refused the certificate for that",
+        "a rule inspects TLS of this host, and the agent refused Envoy's certificate",
     )
     # TLS is inspected, and the host's certificate is untrusted or names another host.
     HOST_NOT_TRUSTED = "host-not-trusted", "a rule allows this host, but Envoy does not trust its certificate"

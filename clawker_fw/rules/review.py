@@ -39,7 +39,7 @@ class Remark:
 
 
 def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
-    """Return a remark for each rule that has expired, is overridden, or does less than it seems to.
+    """Return a remark per rule that has expired, is overridden, or does less than it seems to.
 
     `now` is in seconds since 1970. Only permanent rules override others here.
     """
@@ -47,8 +47,8 @@ def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
 
 
 def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
-    lasting = Policy(RuleSet(tuple(each for each in rules.at(now).rules if each.until is None or not each.denies)))
-    denied = {each.destination.name for each in lasting.rules.rules if each.denies}
+    lasting = Policy(RuleSet(tuple(rule for rule in rules.at(now).rules if rule.until is None or not rule.denies)))
+    denied = {rule.destination.name for rule in lasting.rules.rules if rule.denies}
     for rule in rules.rules:
         if rule.until is not None and rule.until <= now:
             yield Remark(RemarkCode.RULE_ENDED, rule, "has ended")
@@ -70,23 +70,23 @@ def _without_slash(paths: Paths) -> Iterator[PathRule]:
             first, _ = bounds(rule.path)
             path = first.decode("latin-1")
             methods = rule.methods or (ANY_METHOD,)
-            if rule.covers(path) and any(paths.decide(each, f"{path}/").reason is None for each in methods):
+            if rule.covers(path) and any(paths.decide(method, f"{path}/").reason is None for method in methods):
                 yield rule
 
 
 def _overriding(policy: Policy, rule: Rule) -> list[Rule]:
     """Return the rules that override all of a rule; an empty list if it decides anything itself."""
     name = f"*.{rule.destination.name}" if rule.destination.subtree else rule.destination.name
-    found: dict[Rule, None] = {}
+    overriding: dict[Rule, None] = {}
     for decided in (policy.decide(name, *key).rule for key in rule.keys):
         if decided is None or decided.denies is rule.denies or decided.until is not None:
             return []
-        found[decided] = None
-    return list(found)
+        overriding[decided] = None
+    return list(overriding)
 
 
 def _instead(rule: Rule, over: list[Rule]) -> str:
-    said = ", ".join(f"`{each}`{each.located}" for each in over[:_MOST_SHOWN])
+    names = ", ".join(f"`{rule}`{rule.located}" for rule in over[:_MOST_SHOWN])
     more = f" and {len(over) - _MOST_SHOWN} more" if len(over) > _MOST_SHOWN else ""
     what = "whatever comes to its port is forwarded" if rule.denies else "all that it allows is denied"
-    return f"{what} by {said}{more}"
+    return f"{what} by {names}{more}"

@@ -38,7 +38,7 @@ class ConflictsError(ValueError):
 
     def __init__(self, conflicts: Iterable[Conflict]) -> None:
         self.conflicts = tuple(conflicts)
-        super().__init__("; ".join(each.sentence for each in self.conflicts))
+        super().__init__("; ".join(conflict.sentence for conflict in self.conflicts))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RuleSet:
             TooManyError: when there are more rules or ports than a stack supports.
         """
         seen: dict[object, Rule] = {}
-        found: list[Conflict] = []
+        conflicts: list[Conflict] = []
         for rule in entries:
             key = (rule.destination, rule.protocol, rule.port, rule.last_port, rule.action)
             other = seen.setdefault(key, rule)
@@ -72,16 +72,16 @@ class RuleSet:
             if bool(other.preset) is not bool(rule.preset):
                 seen[key] = rule if other.preset else other
             elif _what(other) != _what(rule):
-                found.append(_about_the_same(other, rule))
+                conflicts.append(_about_the_same(other, rule))
             elif ends(rule) > ends(other):
                 seen[key] = rule
-        found += about_ports(seen.values())
-        if found:
-            raise ConflictsError(found)
+        conflicts += about_ports(seen.values())
+        if conflicts:
+            raise ConflictsError(conflicts)
         rules = cls(tuple(sorted(seen.values(), key=_order)))
         for what, count, most in (
             ("rules", len(rules.rules), MOST_RULES),
-            ("rules that look into TLS", sum(rule.paths is not None for rule in rules.rules), MOST_INSPECTED),
+            ("rules that inspect TLS", sum(rule.paths is not None for rule in rules.rules), MOST_INSPECTED),
             ("ports", len(rules.ports), MOST_PORTS),
             ("ports of tcp and ssh rules", rules.opaque_ports(datagrams=False), MOST_OPAQUE_PORTS),
             ("ports of udp rules", rules.opaque_ports(datagrams=True), MOST_UDP_PORTS),
@@ -168,7 +168,7 @@ def _about_the_same(first: Rule, second: Rule) -> Conflict:
     different = "they lead to different hosts"
     if first.paths != second.paths:
         only = None in {first.paths, second.paths}
-        different = "only one of them looks into TLS" if only else "they differ in their paths"
+        different = "only one of them inspects TLS" if only else "they differ in their paths"
     elif first.host == second.host:
         different = "only one of them sets `allow_private`"
     what = f"{second.destination} ({second.protocol} {second.written_port})"
@@ -185,11 +185,11 @@ def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
     if not named:
         return
     by_destination: dict[Destination, list[Rule]] = {}
-    for rule in (each for each in rules if each.protocol and not each.denies):
+    for rule in (rule for rule in rules if rule.protocol and not rule.denies):
         by_destination.setdefault(rule.destination, []).append(rule)
     for name in named:
         own = by_destination[Destination(name, subtree=False)]
-        claiming = [*own, *(rule for each in _subtrees(name) for rule in by_destination.get(each, ()))]
+        claiming = [*own, *(rule for subtree in _subtrees(name) for rule in by_destination.get(subtree, ()))]
         yield from _claims(name, [rule for rule in claiming if rule.transport is not Protocol.UDP])
         yield from _claims(name, [rule for rule in claiming if rule.transport is Protocol.UDP])
 
@@ -201,11 +201,11 @@ def _subtrees(name: str) -> Sequence[Destination]:
 
 def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
     claimed: dict[int, Rule] = {}
-    found: dict[tuple[Rule, Rule], int] = {}
+    claims: dict[tuple[Rule, Rule], int] = {}
     for rule in sorted(rules, key=lambda rule: not rule.opaque):
         for port in rule.ports:
             other = claimed.setdefault(port, rule)
             if other is not rule and other.opaque:
-                found.setdefault((other, rule), port)
-    for (other, rule), port in found.items():
+                claims.setdefault((other, rule), port)
+    for (other, rule), port in claims.items():
         yield Conflict(other, rule, f"two rules use port {port} of {name}: {other} and {rule}")

@@ -45,19 +45,19 @@ def _checked(text: str) -> str:
 
 
 def _destination(text: str) -> Destination:
-    found = parse_destination(text)
-    if is_ours(found.name):
+    destination = parse_destination(text)
+    if is_ours(destination.name):
         raise ValueError(
             f"{text!r} can't be in a rule: {PAGE} is the page on which agents read what was refused to them"
         )
-    return found
+    return destination
 
 
 def _name(text: str) -> str:
-    found = _destination(text)
-    if found.subtree:
+    destination = _destination(text)
+    if destination.subtree:
         raise ValueError("`as` is one name, without a leading dot")
-    return found.name
+    return destination.name
 
 
 def _protocol(value: object) -> object:
@@ -99,7 +99,7 @@ class RuleEntry(BaseModel):
     `host.docker.internal`."""
     proto: WrittenProtocol | None = None
     """`https` (forwarded by SNI; `tls` means the same, and so does `wss`, which also allows WebSockets in TLS that
-    is looked into), `http` (`ws` means the same), or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact
+    is inspected), `http` (`ws` means the same), or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact
     name). Default: https; of a rule that denies, every protocol."""
     port: WrittenPorts | None = None
     """The port; for tcp, ssh and udp also several, as `8000-8010`. Default: 443 for https, 80 for http, 22 for
@@ -115,7 +115,7 @@ class RuleEntry(BaseModel):
     note: StrictStr = Field(default="", max_length=200)
     """What it is for, for people."""
     inspect: StrictBool | None = None
-    """Whether TLS is looked into, which `path_rules` and `git` need. Default: if there are any."""
+    """Whether TLS is inspected, which `path_rules` and `git` need. Default: if there are any."""
     path_rules: Annotated[tuple[PathEntry, ...], BeforeValidator(not_empty("path_rules"))] = ()
     """What is allowed or denied by path and method. The longest path decides, for all methods, then the first
     expression that matches."""
@@ -132,7 +132,7 @@ class RuleEntry(BaseModel):
     """A secret that is put into the requests which `path_rules` and `git` allow: its name in the user's own
     `secrets.yaml`, or `{secret: NAME, as: bearer|basic|raw}`. Agents never have it."""
     websocket: StrictBool = False
-    """Whether requests that are allowed may become WebSockets, where TLS is looked into. Default: with `proto:
+    """Whether requests that are allowed may become WebSockets, where TLS is inspected. Default: with `proto:
     wss`."""
     insecure_skip_tls_verify: StrictBool = False
     """Whether the host need not prove its name. Anybody on the way can read along."""
@@ -171,10 +171,10 @@ class RuleEntry(BaseModel):
         if self.action is RuleAction.DENY:
             raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
         if self.proto not in {None, Protocol.HTTPS}:
-            raise ValueError(f"`{word}` is for `proto: https`; nothing is looked into over {self.proto}")
+            raise ValueError(f"`{word}` is for `proto: https`; nothing is inspected over {self.proto}")
         if self.as_ or self._address or self._at_machine:
             raise ValueError(f"`{word}` is for names; what comes to an address is forwarded as it is")
-        other = next((each for each in INSPECTION_FIELDS if getattr(self, each)), "")
+        other = next((field for field in INSPECTION_FIELDS if getattr(self, field)), "")
         if self.inspect is False and other:
             raise ValueError(
                 f"`inspect: false` and `{other}` contradict each other: paths are in what is encrypted"

@@ -1,9 +1,9 @@
 """Expressions for paths that account for escapes. Pure.
 
 Servers may read `%3A` as `:` and `%2F` as `/`. So deny expressions are widened to match every escaped spelling of
-a match; allow expressions are narrowed so that an escape passes only where its character would. Both rewrite the
-atoms of an expression: characters and character classes. The hexadecimal digits of an escape match in either case
-(RFC 3986, section 6.2.2.1).
+a match; allow expressions are narrowed so that an escape passes only where its character would. Both replace the
+atoms of an expression, characters and character classes, with small syntax trees, which `_printed` writes. The
+hexadecimal digits of an escape match in either case (RFC 3986, section 6.2.2.1).
 """
 
 import functools
@@ -21,7 +21,9 @@ UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 _VISIBLE = tuple(map(chr, range(0x21, 0x7F)))
 _REFUSED_BELOW_A_DENY = frozenset("/\\?#")
 """Characters that no request may escape below the beginning of an expression that denies (`HIDING`)."""
-_ESCAPABLE = tuple(each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY)
+_ESCAPABLE = tuple(
+    character for character in map(chr, range(0x20, 0x7F)) if character not in UNRESERVED | _REFUSED_BELOW_A_DENY
+)
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
 
@@ -89,13 +91,47 @@ class _Token(NamedTuple):
     repeated: bool
 
 
+class _Characters(NamedTuple):
+    """A character out of a set of code points."""
+
+    codes: frozenset[int]
+
+
+class _InOrder(NamedTuple):
+    """Expressions one after another."""
+
+    parts: "tuple[_Tree, ...]"
+
+
+class _Either(NamedTuple):
+    """One of several expressions."""
+
+    choices: "tuple[_Tree, ...]"
+
+
+_Tree = str | _Characters | _InOrder | _Either
+"""The tree of an expression. Texts are expressions that are written as they are."""
+
+
+def _printed(tree: _Tree) -> str:
+    match tree:
+        case str():
+            return tree
+        case _Characters(codes):
+            return _class(codes)
+        case _InOrder(parts):
+            return "".join(map(_printed, parts))
+        case _Either(choices):
+            return f"(?:{'|'.join(map(_printed, choices))})"
+
+
 def _tokens(expression: str) -> Iterator[_Token]:
-    for found in _TOKEN.finditer(expression):
-        kind = found.lastgroup or ""
+    for match in _TOKEN.finditer(expression):
+        kind = match.lastgroup or ""
         if kind == "quoted":
-            yield from _of_text(found["quoted"])
+            yield from _of_text(match["quoted"])
         else:
-            yield _Token(kind, found[0], expression[found.end() : found.end() + 1] in {"*", "+"})
+            yield _Token(kind, match[0], expression[match.end() : match.end() + 1] in {"*", "+"})
 
 
 def _of_text(text: str) -> Iterator[_Token]:
@@ -106,13 +142,13 @@ def _of_text(text: str) -> Iterator[_Token]:
 
 def literal(path: str) -> str:
     """Return an expression for a path, keeping its escapes."""
-    return "".join(map(_in_either_case, _of_text(path)))
+    return _printed(_InOrder(tuple(map(_in_either_case, _of_text(path)))))
 
 
 def readings(path: str) -> str:
     """Return an expression for everything that some server reads as a path."""
     parts = re.split("(?:/|%2[fF])+", path)
-    return SLASH.join("".join(map(_widened, _of_text(part))) for part in parts)
+    return SLASH.join(_printed(_InOrder(tuple(map(_widened, _of_text(part))))) for part in parts)
 
 
 def shortest(path: str) -> str:
@@ -123,7 +159,7 @@ def shortest(path: str) -> str:
 
 def uppercase(path: str) -> str:
     """Return a path with the hexadecimal digits of its escapes in upper case."""
-    return re.sub(_ESCAPE, lambda found: found[0].upper(), path)
+    return re.sub(_ESCAPE, lambda match: match[0].upper(), path)
 
 
 def with_query(expression: str) -> str:
@@ -134,31 +170,35 @@ def with_query(expression: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def has_boundary(expression: str) -> bool:
     """Whether an expression uses word boundaries, which escapes move."""
-    return any(each.kind == "boundary" for each in _tokens(expression))
+    return any(token.kind == "boundary" for token in _tokens(expression))
 
 
 @functools.lru_cache(maxsize=4096)
 def widened(expression: str) -> str:
     """Return an expression for all escaped spellings of a match, without `HIDING`."""
-    return "".join(map(_widened, _tokens(expression)))
+    return _printed(_InOrder(tuple(map(_widened, _tokens(expression)))))
 
 
 @functools.lru_cache(maxsize=4096)
-def _widened(token: _Token) -> str:
+def _widened(token: _Token) -> _Tree:
     kind, text, _ = token
     if kind == "escape":
         character = chr(int(text[1:], 16))
-        plain = [re.escape(character)] if character in RAW_OR_ESCAPED or character in UNRESERVED else []
-        return f"(?:{'|'.join([_escaped([character]), *plain])})"
+        escaped = _escaped([character])
+        is_read_alike = character in RAW_OR_ESCAPED or character in UNRESERVED
+        return _Either((escaped, re.escape(character))) if is_read_alike else _Either((escaped,))
     if kind not in {"character", "class"} or text == "%":
         return text
     matches = compiled(text).fullmatch
     if token.repeated and all(map(matches, ("%", *_HEXADECIMAL))):
         return text  # it matches an escape as three characters
     members = list(filter(matches, _ESCAPABLE))
-    beyond = [_BEYOND_ASCII] if kind == "class" and matches("\u00e9") else []
-    also = [*([_escaped(members)] if members else []), *beyond]
-    return f"(?:{'|'.join([text, *also])})" if also else text
+    choices: list[_Tree] = [text]
+    if members:
+        choices.append(_escaped(members))
+    if kind == "class" and matches("\u00e9"):
+        choices.append(_BEYOND_ASCII)
+    return _Either(tuple(choices)) if len(choices) > 1 else text
 
 
 @functools.lru_cache(maxsize=4096)
@@ -168,15 +208,19 @@ def narrowed(expression: str) -> tuple[str, ...]:
     In the last one, a class matches an escape as one character. The original, if returned, checks repetitions.
     """
     tokens = list(_tokens(expression))
-    found = "".join(map(_narrowed, tokens))
-    counted = any(_takes_escapes(each) and not each.repeated for each in tokens)
-    return ("".join(map(_in_either_case, tokens)), found) if counted else (found,)
+    narrow = _printed(_InOrder(tuple(map(_narrowed, tokens))))
+    counted = any(_takes_escapes(token) and not token.repeated for token in tokens)
+    return (_printed(_InOrder(tuple(map(_in_either_case, tokens)))), narrow) if counted else (narrow,)
 
 
-def _in_either_case(token: _Token) -> str:
+def _in_either_case(token: _Token) -> _Tree:
     if token.kind != "escape":
         return token.text
-    return re.sub("[a-fA-F]", lambda found: f"[{found[0].upper()}{found[0].lower()}]", token.text)
+    return _InOrder(("%", *map(_digit, token.text[1:])))
+
+
+def _digit(digit: str) -> _Tree:
+    return _Characters(frozenset({ord(digit.upper()), ord(digit.lower())})) if digit.isalpha() else digit
 
 
 def _takes_escapes(token: _Token) -> bool:
@@ -184,33 +228,40 @@ def _takes_escapes(token: _Token) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _narrowed(token: _Token) -> str:
+def _narrowed(token: _Token) -> _Tree:
     if not _takes_escapes(token):
         return _in_either_case(token)
-    members = {each for each in _VISIBLE if compiled(token.text).fullmatch(each)}
-    passing = (octet for octet in range(0x100) if chr(octet) in members or chr(octet) not in RAW_OR_ESCAPED)
-    plain, pairs = _class(map(ord, members - {"%"})), _pairs(passing, members & _HEXADECIMAL)
-    return f"(?:{'|'.join([*([plain] if plain else []), *([f'%(?:{pairs})'] if pairs else [])])})"
+    members = {character for character in _VISIBLE if compiled(token.text).fullmatch(character)}
+    passing = (code for code in range(0x100) if chr(code) in members or chr(code) not in RAW_OR_ESCAPED)
+    choices: list[_Tree] = []
+    if plain := frozenset(map(ord, members - {"%"})):
+        choices.append(_Characters(plain))
+    if pairs := _pairs(passing, members & _HEXADECIMAL):
+        choices.append(_InOrder(("%", _Either(pairs))))
+    return _Either(tuple(choices))
 
 
-def _escaped(characters: Iterable[str]) -> str:
-    return f"%(?:{_pairs(map(ord, characters), _HEXADECIMAL)})"
+def _escaped(characters: Iterable[str]) -> _Tree:
+    return _InOrder(("%", _Either(_pairs(map(ord, characters), _HEXADECIMAL))))
 
 
-def _pairs(octets: Iterable[int], digits: Iterable[str]) -> str:
-    """Return an expression for bytes as two hexadecimal digits out of the given ones."""
+def _pairs(codes: Iterable[int], digits: Iterable[str]) -> tuple[_Tree, ...]:
+    """Return expressions for bytes as two hexadecimal digits out of the given ones."""
     usable = set(digits)
     second: dict[str, set[str]] = {}
-    for octet in octets:
-        written = f"{octet:02x}"
+    for code in codes:
+        written = f"{code:02x}"
         for digit in {written[0], written[0].upper()} & usable:
             second.setdefault(digit, set()).update({written[1], written[1].upper()} & usable)
     alike: dict[frozenset[str], set[str]] = {}
     for digit, lasts in second.items():
         alike.setdefault(frozenset(lasts), set()).add(digit)
-    return "|".join(
-        sorted(f"{_class(map(ord, firsts))}{_class(map(ord, lasts))}" for lasts, firsts in alike.items() if lasts)
+    pairs = (
+        _InOrder((_Characters(frozenset(map(ord, firsts))), _Characters(frozenset(map(ord, lasts)))))
+        for lasts, firsts in alike.items()
+        if lasts
     )
+    return tuple(sorted(pairs, key=_printed))
 
 
 def _class(codes: Iterable[int]) -> str:
@@ -221,8 +272,7 @@ def _class(codes: Iterable[int]) -> str:
         else:
             ranges.append([code, code])
     words = (_character(one) + (f"-{_character(last)}" if last > one else "") for one, last in ranges)
-    written = "".join(words)
-    return f"[{written}]" if written else ""
+    return f"[{''.join(words)}]"
 
 
 def _character(code: int) -> str:

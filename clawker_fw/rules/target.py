@@ -13,7 +13,7 @@ from clawker_fw.rules.rule import HIGHEST_PORT, Protocol
 from clawker_fw.rules.schema import ALIASES
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
-_PROTOCOLS = {**{str(each): each for each in Protocol}, **ALIASES}
+_PROTOCOLS = {**{str(protocol): protocol for protocol in Protocol}, **ALIASES}
 _WEBSOCKET = "wss"
 """A WebSocket over TLS (RFC 6455, section 3)."""
 _USUAL = {22: Protocol.SSH, 80: Protocol.HTTP, 8080: Protocol.HTTP}
@@ -60,11 +60,11 @@ class Request:
 
 def parse_request(text: str, method: str | None = None) -> Request | None:
     """Read the request of a URL without its fragment; None without a path, a method and a WebSocket."""
-    found = _SCHEME.fullmatch(text.strip())
-    rest = (found[2] if found else text.strip()).partition("#")[0]
+    match = _SCHEME.fullmatch(text.strip())
+    rest = (match[2] if match else text.strip()).partition("#")[0]
     after = _END_OF_AUTHORITY.search(rest)
     target = rest[after.start() :] if after else ""
-    websocket = found is not None and found[1].lower() == _WEBSOCKET
+    websocket = match is not None and match[1].lower() == _WEBSOCKET
     if not target and method is None and not websocket:
         return None
     octets = os.fsencode(target).decode("latin-1").translate(_SENT)
@@ -72,7 +72,7 @@ def parse_request(text: str, method: str | None = None) -> Request | None:
     return Request(method or "GET", path, websocket)
 
 
-_SENT = {each: f"%{each:02X}" for each in (*range(0x21), *range(0x7F, 0x100))}
+_SENT = {byte: f"%{byte:02X}" for byte in (*range(0x21), *range(0x7F, 0x100))}
 """Clients escape these bytes of a URL, which no request can contain."""
 
 

@@ -114,7 +114,7 @@ def _composed(text: str, source: str) -> yaml.Node | None:
     except (yaml.reader.ReaderError, UnicodeEncodeError) as error:  # libyaml raises the second one
         at = error.start if isinstance(error, UnicodeEncodeError) else text.find(chr(error.character))
         number = text.count("\n", 0, at) + 1
-        what = f"it has U+{ord(text[at]):04X}, which is no character of a text"
+        what = f"it has U+{ord(text[at]):04X}, which text can't contain"
         raise SettingsError("settings-invalid", f"{source}, line {number} is not YAML: {what}.") from error
 
 

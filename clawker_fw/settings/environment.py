@@ -19,4 +19,6 @@ Variables = tuple[tuple[str, str], ...]
 
 def variables(environment: Mapping[str, str]) -> Variables:
     """Return the variables with our prefix."""
-    return tuple(sorted(each for each in environment.items() if each[0].startswith(ENVIRONMENT_PREFIX)))
+    return tuple(
+        sorted(variable for variable in environment.items() if variable[0].startswith(ENVIRONMENT_PREFIX))
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clawker_fw.errors import SettingsError, unreadable_settings
 
-MOST_OCTETS = 64 << 20
+MOST_BYTES = 64 << 20
 """Per file. Ten thousand rules take one or two MiB."""
 
 PIPE_SECONDS = 10.0
@@ -37,19 +37,19 @@ def bounded(path: Path, *, regular: bool = False) -> bytes:
     Raises:
         OSError: when it can't be read, is too long, its writer stalls, or it is not `regular`, as required.
     """
-    end, found = time.monotonic() + PIPE_SECONDS, bytearray()
+    end, content = time.monotonic() + PIPE_SECONDS, bytearray()
     with open(path, "rb", buffering=0, opener=_without_waiting) as file:
         if regular and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is not a regular file")
-        while len(found) <= MOST_OCTETS:
+        while len(content) <= MOST_BYTES:
             piece = file.read(_PIECE)
             if piece == b"":
-                return bytes(found)
+                return bytes(content)
             if piece:
-                found += piece
+                content += piece
             elif not select.select([file], [], [], max(0.0, end - time.monotonic()))[0]:
                 raise TimeoutError(f"nothing more was written to it for {PIPE_SECONDS:g} s")
-    raise OSError(f"it is longer than {MOST_OCTETS:,} octets")
+    raise OSError(f"it is longer than {MOST_BYTES:,} bytes")
 
 
 def may_exist(path: Path) -> bool:

@@ -17,14 +17,14 @@ class Loaded:
     """Settings that have been read and validated.
 
     `settings` are as written. `rules` include those of presets and expired ones. `paths` are the settings file, if
-    any, and its included files. `found` is where the file was found ("" if the user named it). `digest` covers the
-    stack's settings in any spelling, except `drain_timeout`, which may differ from run to run.
+    any, and its included files. `located` says where the file was found ("" if the user named it). `digest` covers
+    the stack's settings in any spelling, except `drain_timeout`, which may differ from run to run.
     """
 
     settings: Settings
     rules: RuleSet
     paths: tuple[Path, ...]
-    found: str
+    located: str
     digest: str
     places: Mapping[str, str] = field(default_factory=dict)
     """The file and line, or the environment variable, of each setting that is not the default."""
@@ -61,4 +61,4 @@ class Loaded:
 
         `given` maps the options in use to their origins.
         """
-        return self.found or given.get("config", "--config")
+        return self.located or given.get("config", "--config")

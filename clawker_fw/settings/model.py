@@ -110,5 +110,5 @@ def setting_keys(section: Any = Settings, prefix: str = "") -> Iterator[str]:  #
 def section_types(section: Any) -> dict[str, object]:  # noqa: ANN401 - a class
     """Return the names and types in the settings, or in one of their sections."""
     if dataclasses.is_dataclass(section):
-        return {each.name: each.type for each in dataclasses.fields(section)}
+        return {field.name: field.type for field in dataclasses.fields(section)}
     return {name: field.annotation for name, field in section.model_fields.items()}

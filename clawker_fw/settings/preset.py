@@ -51,7 +51,7 @@ class Preset(BaseModel):
     @functools.cached_property
     def rules(self) -> tuple[Rule, ...]:
         """Its rules."""
-        return tuple(replace(each.rule(), preset=self.name) for each in self.entries)
+        return tuple(replace(entry.rule(), preset=self.name) for entry in self.entries)
 
     @property
     def lines(self) -> tuple[str, ...]:

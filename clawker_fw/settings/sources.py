@@ -36,21 +36,21 @@ def sources(path: Path) -> tuple[Source, ...]:
     """Read a settings file, then its included files, each once. Raise SettingsError if one can't be read."""
     here, text = resolved(path), read_text(path)
     document = document_of(text, path)
-    found = {here: Source(path, text)}
+    sources = {here: Source(path, text)}
     every = [included(document, group) for group in (None, *group_names(document))]
-    for name, place in {name: place for each in reversed(every) for name, place in each.items()}.items():
+    for name, place in {name: place for places in reversed(every) for name, place in places.items()}.items():
         try:
             beside = path.parent / name
             here = resolved(beside)
-            source = found.get(here) or Source(beside, read_text(beside, regular=True))
-            found[here] = replace(source, names=source.names | {name})
+            source = sources.get(here) or Source(beside, read_text(beside, regular=True))
+            sources[here] = replace(source, names=source.names | {name})
         except SettingsError as error:
             raise SettingsError(
                 "include-unreadable",
                 f"{place}: an included file can't be used: {error.message}",
                 hint="The path of an included file is relative to the settings file.",
             ) from error
-    return tuple(found.values())
+    return tuple(sources.values())
 
 
 def included(document: SettingsDocument, group: str | None = None) -> Mapping[str, str]:
@@ -80,19 +80,19 @@ def joined(read: Sequence[Source], group: str | None = None) -> SettingsDocument
     for source in read[1:]:
         _require_rules_alone(document_of(source.text, source.path))
     names = set(included(first))
-    others = [each for each in read[1:] if names & each.names or not (group or each.names)]
-    documents = [first, *(document_of(each.text, each.path) for each in others)]
+    others = [source for source in read[1:] if names & source.names or not (group or source.names)]
+    documents = [first, *(document_of(other.text, other.path) for other in others)]
     if not others:
         return first
     rules: list[Any] = []
     places = {location: place for location, place in first.places.items() if location[:1] != (_RULES,)}
-    for each in documents:
-        own = each.values.get(_RULES, [])
+    for document in documents:
+        own = document.values.get(_RULES, [])
         if not isinstance(own, list):
-            raise SettingsError("settings-invalid", f"{each.place((_RULES,))}: `{_RULES}` must be a list.")
-        places |= dict(_moved(each, len(rules)))
+            raise SettingsError("settings-invalid", f"{document.place((_RULES,))}: `{_RULES}` must be a list.")
+        places |= dict(_moved(document, len(rules)))
         rules += own
-    if given := next(filter(None, (each.given_at((_RULES,)) for each in documents)), ""):
+    if given := next(filter(None, (document.given_at((_RULES,)) for document in documents)), ""):
         places |= {(_RULES,): given}
     return replace(first, values={**first.values, _RULES: rules}, places=places)
 

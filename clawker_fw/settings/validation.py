@@ -21,7 +21,7 @@ from clawker_fw.rules.promises import Promise, PromiseKind, broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.upstream import objections
-from clawker_fw.settings import errors
+from clawker_fw.settings import invalid_settings
 from clawker_fw.settings.document import SettingsDocument
 from clawker_fw.settings.environment import (
     ENVIRONMENT_PREFIX,
@@ -50,12 +50,12 @@ def load_settings(named: Path | None, environment: Mapping[str, str], group: str
     Raises:
         SettingsError: when they are missing, unreadable or invalid, or the file has no such group.
     """
-    source, found = find(named)
-    return validated(sources(source) if source else (), found, environment, group)
+    source, located = find(named)
+    return validated(sources(source) if source else (), located, environment, group)
 
 
 def validated(
-    read: tuple[Source, ...], found: str, environment: Mapping[str, str], group: str | None = None
+    read: tuple[Source, ...], located: str, environment: Mapping[str, str], group: str | None = None
 ) -> Loaded:
     """Validate settings from files and the environment. `found` is as in `Loaded`.
 
@@ -65,15 +65,15 @@ def validated(
         SettingsError: when they are invalid, or the file has no such group.
     """
     given = variables(environment)
-    above = _validated(read, found, given, None)
+    above = _validated(read, located, given, None)
     if group is None:
         return above
     require_group(group, tuple(above.settings.groups), str(above.source or "the environment"))
-    return _validated(read, found, given, group)
+    return _validated(read, located, given, group)
 
 
 @functools.lru_cache(maxsize=1 + MOST_GROUPS)  # the stacks of a file are compared side by side
-def _validated(read: tuple[Source, ...], found: str, given: Variables, group: str | None) -> Loaded:
+def _validated(read: tuple[Source, ...], located: str, given: Variables, group: str | None) -> Loaded:
     """Return the validated settings of a stack. The cache holds only the last ones."""
     nothing = SettingsDocument({}, {}, "the environment")
     merged = _with_variables(joined(read, group) if read else nothing, dict(given))
@@ -88,11 +88,11 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
         values = merged.values if _MAY_STAND_ALONE.isdisjoint(merged.values) else {"rules": [], **merged.values}
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise errors.invalid(error, merged, Settings) from error
+        raise invalid_settings.invalid(error, merged, Settings) from error
     try:
         rules = RuleSet.of(tuple(_rules(settings, merged)))
     except ConflictsError as error:
-        raise errors.contradicting(error) from error
+        raise invalid_settings.contradicting(error) from error
     except TooManyError as error:
         raise SettingsError(
             "rules-too-many",
@@ -105,12 +105,12 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
         for kind, entries in promised.items()
         for position, entry in enumerate(entries)
     )
-    if found_broken := broken(promises, rules):
-        raise errors.promises_broken(found_broken)
+    if violated := broken(promises, rules):
+        raise invalid_settings.promises_broken(violated)
     if proxy := settings.upstream.through():
         rules = rules.through(proxy)
         if sentences := tuple(objections(proxy, rules.rules)):
-            raise errors.not_through_proxy(sentences)
+            raise invalid_settings.not_through_proxy(sentences)
     if settings.observe:
         rules = _observed(rules, settings.observe.until, promises)
     chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
@@ -119,12 +119,12 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
     return Loaded(
         settings,
         rules,
-        tuple(each.path for each in read),
-        found,
+        tuple(source.path for source in read),
+        located,
         hashlib.sha256(settings.model_dump_json(exclude={"drain_timeout", GROUPS}).encode()).hexdigest(),
         places,
         promises,
-        tuple(ShippedPreset(each.name, each.version, each.lines) for each in chosen),
+        tuple(ShippedPreset(preset.name, preset.version, preset.lines) for preset in chosen),
         read,
         group,
     )
@@ -163,7 +163,7 @@ def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) 
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=errors.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
+                hint=invalid_settings.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
             )
         document = document.with_text(tuple(known[name].split(".")), text, variable)
     return document

@@ -215,10 +215,10 @@ class ObserveSettings(_Section):
 
 @dataclass(frozen=True, slots=True)
 class InspectionSettings(_Section):
-    """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
+    """Inspected TLS, for rules with `inspect`, `path_rules` or `git`."""
 
     ca_file: NamedPath | None = None
-    """A file with further authorities (PEM) that hosts may prove their names by, relative to this file. Public
+    """A file with further CAs (PEM) that may certify inspected hosts, relative to this file. Public
     ones always count. A change replaces Envoy."""
 
 
@@ -232,7 +232,7 @@ class LimitSettings(_Section):
     """New connections and UDP sessions of one agent per second, or twice as many at once, to Envoy and to CoreDNS.
     All agents together begin at most twice as many with hosts."""
     requests_per_second: Limit = 1000
-    """HTTP requests of one agent per second, or a quarter of them at once: plain, and in TLS that is looked into.
+    """HTTP requests of one agent per second, or a quarter of them at once: plain, and inspected.
     Further ones wait for a second."""
     datagrams_per_second: Limit = 10_000
     """UDP datagrams of one agent to Envoy per second, or a tenth of them at once."""
@@ -247,7 +247,7 @@ class LimitSettings(_Section):
 
 @dataclass(frozen=True, slots=True)
 class SiblingResources(_Section):
-    """What Envoy or CoreDNS may use of the engine's machine. Every change replaces it."""
+    """What Envoy or CoreDNS may use of the Docker host. Every change replaces it."""
 
     processors: Processors | None = None
     """Threads that forward, or that answer queries, each of which can use one processor. By default as many as the
@@ -262,7 +262,7 @@ class SiblingResources(_Section):
 
 @dataclass(frozen=True, slots=True)
 class ResourceSettings(_Section):
-    """What the siblings may use of the engine's machine."""
+    """What the siblings may use of the Docker host."""
 
     envoy: SiblingResources = SiblingResources()
     coredns: SiblingResources = SiblingResources()

@@ -1,7 +1,7 @@
-"""What a sibling may use of the engine's machine: what the settings say, else what the machine has.
+"""The processors and memory of a sibling: those in the settings, otherwise a default by those of the Docker host.
 
-Whatever the siblings take on at once follows from it. The default for the memory changes in wide steps, so that a
-machine that reports a little more or less after a restart changes nothing.
+The siblings' limits follow from them. The default for memory changes in wide steps, so that a host that reports a
+little more or less after a restart changes nothing.
 """
 
 import re
@@ -23,22 +23,22 @@ from clawker_fw.stack.resources import SIBLING
 _MEBIBYTE = 1 << 20
 
 MOST_BY_DEFAULT = 8
-"""Processors that a sibling uses by default at most. Descriptors and memory are needed for each of them."""
+"""The most processors that a sibling uses by default. Each of them takes descriptors and memory."""
 
 _ROOM = 3 / 2
-"""How much more memory than Envoy's by default a machine must have, so that the agents' own is left."""
+"""The host's memory must be this many times Envoy's default, so that enough is left for the agents."""
 
 _STEP = 16 * _MEBIBYTE
 
 _FULL, _MOST_HALVINGS = 2048 * _MEBIBYTE, 2
 
 Room = Callable[[int, int], int]
-"""For how many connections a sibling has room, by its memory in bytes and its processors. May be negative."""
+"""The number of connections by a sibling's memory in bytes and its processors. May be negative."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a container may use."""
+    """The resources of a container."""
 
     processors: int
     memory: int
@@ -46,22 +46,22 @@ class Capacity:
     connections: int
     """Of all agents together."""
     by_machine: Annotated[tuple[str, ...], Field(exclude=True)] = ()
-    """The names of the values that were chosen by what the engine's machine has."""
+    """The names of the values that depend on the Docker host."""
 
 
 def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: int, room: Room) -> Capacity:
-    """Return what a sibling may use. `usual` is its memory in bytes on a machine that has enough.
+    """Return the resources of a sibling. `usual` is its memory in bytes on a host with enough memory.
 
     Raises:
-        SettingsError: when the settings ask for more than the machine has, or than fits into the memory.
+        SettingsError: if the settings need more than the host has, or than fits into the memory.
     """
-    halvings = sum(0 < machine.memory < _ROOM * (_FULL >> each) for each in range(_MOST_HALVINGS))
+    halvings = sum(0 < machine.memory < _ROOM * (_FULL >> halving) for halving in range(_MOST_HALVINGS))
     memory = chosen.memory or usual >> halvings
     processors = chosen.processors or _processors(machine, memory, room)
     if chosen.memory and machine.memory and chosen.memory > machine.memory:
         raise SettingsError(
             "resources-not-there",
-            f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the engine's machine has "
+            f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the Docker host has "
             f"{written(machine.memory)}.",
             hint="The kernel would kill a container that uses more memory than there is. Set it lower.",
         )
@@ -74,10 +74,10 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
 
 
 def _processors(machine: Machine, memory: int, room: Room) -> int:
-    """Return as many processors as the machine has, up to a number that leaves half of the memory's room."""
-    there = max(1, min(machine.processors or 2, MOST_BY_DEFAULT))  # 2 if the engine does not tell
+    """Return the number of the host's processors, but at most as many as take half of the memory."""
+    most = max(1, min(machine.processors or 2, MOST_BY_DEFAULT))  # 2 if the engine does not report it
     return max(
-        number for number in range(1, there + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
+        number for number in range(1, most + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
     )
 
 
@@ -103,11 +103,11 @@ def written(size: int) -> str:
 
 
 def running(seen: ObservedSibling) -> Capacity | None:
-    """Return what a sibling's container really has, or None if its files or its command line don't say."""
+    """Return the resources of an existing container, or None if they can't be read from it."""
     shape = seen.container.shape
     words = {Sibling.ENVOY: " ".join(shape.command), Sibling.COREDNS: " ".join(shape.environment)}
-    found = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[seen.sibling])
+    match = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[seen.sibling])
     with suppress(KeyError, TypeError, ValueError):
         limits = read_record(seen.files[SIBLING].content)["limits"]
-        return Capacity(int(found[1]), shape.memory, int(limits["all_connections"])) if found else None
+        return Capacity(int(match[1]), shape.memory, int(limits["all_connections"])) if match else None
     return None

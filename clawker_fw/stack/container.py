@@ -1,4 +1,4 @@
-"""What both siblings' containers have in common: the layout of the volume, the helper, and the confinement."""
+"""The parts that both siblings' containers share: the layout of the volume, the helper, and the confinement."""
 
 import dataclasses
 import hashlib
@@ -25,12 +25,12 @@ HELPER = "bin/fwctl"
 BOOT = "boot/"
 HOT = "hot/"
 GOOD = "good/"
-EYE = HOT + "eye/envoy.json"
+PROBER = HOT + "eye/envoy.json"
 STAGE = "stage/"
-"""The folder of what a commit is sent: `commit.json`, and `hot/`."""
+"""The folder with the input of a commit: `commit.json`, and `hot/`."""
 
 ATTEMPTS = BOOT + "attempts.json"
-"""What `fwctl attempts` is to try in an agent's container."""
+"""The attempts that `fwctl attempts` makes in an agent's container."""
 
 RECORDS = "state/"
 """The folder of the records that `fwctl` and a run keep in a volume."""
@@ -39,63 +39,63 @@ COMMITTED = "state/committed.json"
 ATTEMPT = "state/attempt.json"
 
 ORIGIN = "state/origin.json"
-"""The record of the settings that the stack was made from."""
+"""The record of the settings from which the stack was made."""
 
 USED = ("state/usage-0.json.gz", "state/usage-1.json.gz")
-"""What Envoy's recorder knows of what agents use, written in turn: the later one counts (`go/internal/usage`)."""
+"""The recorder's counts of rule usage, written alternately: the newer file counts (`go/internal/usage`)."""
 
-CARRIED = "state/refusals.jsonl.gz"
-"""The last lines of the logs of those that a sibling has replaced."""
+HANDED_OVER = "state/refusals.jsonl.gz"
+"""The last log lines of replaced predecessors."""
 
 SECRETS_AT_REST = "state/secrets.json"
-"""The secrets for requests that outlive Envoy's container. The signer alone has it open."""
+"""The secrets for requests that outlive Envoy's container. Only the signer has it open."""
 
 KEPT = frozenset(
-    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, SECRETS_AT_REST, *USED}
+    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, HANDED_OVER, SECRETS_AT_REST, *USED}
     | {"state/restarts.json", "state/restarts.json.new"}  # of earlier releases
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
 _COMMIT_SECONDS = 4.0
 _COMMIT_BYTES_A_SECOND = 1_000_000
-"""The time limit for a program to load new files: a constant, plus an allowance for their size. A program that is
-silent for 60 % of it counts as hung, so that the last proven set serves again within 5 s."""
+"""The time limit for loading new files: a constant, plus an allowance for their size. A program that is silent for
+60 % of it counts as hung, so that the last proven files serve again within 5 s."""
 
 HELPER_PATH = f"{VOLUME}/{HELPER}"
 
 _PROCESSES = 128
-"""The most processes and threads beside those that a program uses its processors with."""
+"""The limit of processes and threads, without a program's threads for its processors."""
 
 _CPU_SHARES = 8192
-"""The weight of a sibling while the processors are busy: eight times that of a container by default. It serves all
-agents, so no single one should be in its way. What it does for one is bounded (`limits`)."""
+"""The CPU weight of a sibling: eight times that of other containers. It serves all agents, so no single agent
+should slow it down. Its work for an agent is limited (`limits`)."""
 
 _SHARED_MEMORY = 64 << 20
-"""Bytes of /dev/shm: what engines have by default, unless daemon.json has another `default-shm-size`."""
+"""The size of /dev/shm in bytes: Docker's own default, whatever `default-shm-size` is in daemon.json."""
 
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which configures the network. The program has none of them."""
 
 RECEIVED = {Sibling.ENVOY: 256 << 10, Sibling.COREDNS: 64 << 10}
 SENT = {Sibling.ENVOY: 128 << 10, Sibling.COREDNS: 64 << 10}
-"""Bytes that the kernel keeps of a socket at most, of what is received and of what is sent.
+"""The kernel's receive and send buffer of a socket, in bytes.
 
-Envoy's carry 10 MB/s and 5 MB/s over 20 ms. CoreDNS's clients are near.
+Envoy's allow 10 MB/s and 5 MB/s over 20 ms. CoreDNS's clients are on the same host.
 """
 
 _SYSCTLS = {
     # The programs listen on ports 53 and 80 as an unprivileged user.
     "net.ipv4.ip_unprivileged_port_start": "0",
-    # Without bit 3, the kernel answers every datagram to a closed port, not about one a second (icmp(7)). These
-    # answers are the record of refused datagrams.
+    # Without bit 3, the kernel answers every datagram to a closed port, instead of about one per second (icmp(7)).
+    # These answers are the record of refused datagrams.
     "net.ipv4.icmp_ratemask": "6160",
 }
 """Sent to the engine, and compared in the running container."""
 
 _AT_FIRST = {"net.ipv4.ip_forward": "0"}
-"""Sent, so that nothing is forwarded before `fwctl serve` has set the interfaces. What decides from then on is
-`forwarding` of each interface, so this is not compared. Where a container has inherited a 1, it sets
-`conf.all.accept_redirects` to 1 behind our back (`inet_forward_change`): the packet filter drops redirects."""
+"""Sent, so that nothing is forwarded before `fwctl serve` has set the interfaces. From then on, `forwarding` of
+each interface decides, so this is not compared. If a container has inherited a 1, the kernel also sets
+`conf.all.accept_redirects` to 1 (`inet_forward_change`), so the packet filter drops redirects."""
 
 _SETTINGS = {
     # Settings of net.ipv4.conf that decide about packets and addresses. Containers inherit them from the host, and
@@ -106,54 +106,54 @@ _SETTINGS = {
     "arp_announce": 0,
     "arp_filter": 0,
     "arp_ignore": 0,
-    "drop_gratuitous_arp": 0,  # replacements announce with it who has an address
+    "drop_gratuitous_arp": 0,  # replacements announce the service address with it
     "forwarding": 0,
     "proxy_arp": 0,
     "proxy_arp_pvlan": 0,
-    "route_localnet": 0,  # no other host may reach what listens on loopback
+    "route_localnet": 0,  # no other host may reach listeners on loopback
     "rp_filter": 1,  # drop packets whose source would be reached through another interface
 }
 
 _OF_INTERFACES = frozenset({"accept_source_route", "forwarding"})
-"""Settings that an interface's own value switches off alone. Of all others, the greater one of the interface's
-value and that of `all` holds, so `all` is set as well (Linux, include/linux/inetdevice.h)."""
+"""Settings for which only the interface's value counts. For all others, the greater of the interface's and the
+value of `all` counts, so `all` is set as well (Linux, include/linux/inetdevice.h)."""
 
 PAGE_PORT = 5380
-"""Where CoreDNS's recorder tells Envoy's, for the page about refusals, what was refused to an agent. For others it
-is closed."""
+"""The port at which CoreDNS's recorder sends an agent's refusals to Envoy's, for the page about refusals. It is
+closed for others."""
 
 RESOLVER = "127.0.0.11"
 """The address of the engine's own resolver in every container. The engine's packet filter redirects it."""
 
 REFUSED_NAME = "refused.clawker-fw.invalid"
-"""A name that no rule can allow. `fwctl` requests it to see that agents are refused."""
+"""A name that no rule can allow. `fwctl` requests it to test that agents are refused."""
 
 _DNS_OPTION = "ndots:0"
 
 UNLIMITED = "-1"
 
 _OF_A_USER = "4096"
-"""The kernel counts these of a user id on the whole machine, in whichever container, so what is enough for one
-stack is not enough for many. Not unlimited: an engine without CAP_SYS_RESOURCE can't exceed its own limit, which
-is finite."""
+"""The kernel counts these per user id on the whole host, in all containers, so a limit for one stack is too low
+for many stacks. It is not unlimited, because an engine without CAP_SYS_RESOURCE can't exceed its own finite
+limit."""
 
 _ALWAYS = {
     "as": UNLIMITED,  # Envoy and Go reserve far more addresses than they use
     "core": "0",  # a dump would have secrets in it
-    "cpu": UNLIMITED,  # seconds, after which the kernel ends a process
+    "cpu": UNLIMITED,  # seconds
     "data": UNLIMITED,
     "fsize": UNLIMITED,
-    "nproc": _OF_A_USER,  # what a sibling may start is bounded by its control group (`pids`)
+    "nproc": _OF_A_USER,  # the control group limits processes (`pids`)
     "sigpending": _OF_A_USER,  # Go's runtime changes the user of all threads by real-time signals
-    "stack": str(8 << 20),  # what kernels give; glibc gives as much to each thread
+    "stack": str(8 << 20),  # the kernel's default; glibc uses it for every thread
 }
 
 LIMITED = frozenset({*_ALWAYS, "nofile"})
-"""The names of the limits that are set and compared."""
+"""The names of the limits (ulimits) that are set and compared."""
 
 
 def container_names(project: str, sibling: Sibling) -> tuple[str, str]:
-    """Return the name of a sibling's container, and that of a replacement until it takes over."""
+    """Return the names of a sibling's container, and of its replacement until the takeover."""
     return f"{project}-{sibling}", f"{project}-{sibling}-next"
 
 
@@ -163,17 +163,17 @@ def lock_name(project: str) -> str:
 
 
 def trial_name(project: str) -> str:
-    """Return the name of a container that does one thing: `conformance`'s attempts, or to ask the kernel."""
+    """Return the name of a one-shot container: for `conformance`, or for the kernel check."""
     return f"{project}-conformance"
 
 
 def trust_name(project: str) -> str:
-    """Return how the names begin of a volume with what agents trust, and of the container that fills it."""
+    """Return the prefix of the names of trust volumes, and of the container that fills one."""
     return f"{project}-trust-"
 
 
 LOG: Mapping[str, str] = {"driver": "json-file", "max-file": "3", "max-size": "6m"}
-"""Where the output of our containers goes, on whatever engine: its own default may not let anybody read it."""
+"""The logging of our containers. An engine's default driver may not allow reading logs."""
 
 
 def shape(
@@ -189,8 +189,8 @@ def shape(
 ) -> Shape:
     """Return the shape of a sibling. `settings` are its own settings of network interfaces.
 
-    Whatever daemon.json can have a default for, and decides something, is set. What the engine's machine can't do
-    is left out, as the engine would leave it out.
+    Every relevant option is set for which daemon.json can have a default. Options that the Docker host does not
+    support are left out, as the engine would do.
     """
     return confined(
         ("serve", "--", *program),
@@ -229,7 +229,7 @@ def confined(
     open_files: int,
     **fields: Any,  # noqa: ANN401 - further fields of a shape
 ) -> Shape:
-    """Return the shape of a container of ours that runs for good: unprivileged but for what is added."""
+    """Return the shape of a long-running container of ours, without privileges except those added."""
     return Shape(
         entrypoint=(HELPER_PATH,),
         command=tuple(command),
@@ -241,7 +241,7 @@ def confined(
         ipc_mode="private",
         cgroup_mode="private",
         memory=memory,
-        memory_swap=memory if machine.swap_limit else -1,  # no swap: secrets and traffic would lie on the disk
+        memory_swap=memory if machine.swap_limit else -1,  # no swap: it would put secrets on the disk
         shared_memory=_SHARED_MEMORY,
         ulimits={**_ALWAYS, "nofile": str(open_files)},
         restart="always",
@@ -251,16 +251,17 @@ def confined(
 
 
 def examination(limits: Mapping[str, str]) -> Shape:
-    """Return the shape of the container in which `fwctl` asks the kernel for what the siblings need.
+    """Return the shape of the container in which `fwctl` checks the kernel.
 
-    It has the limits of the sibling with the highest: whether the engine may set them shows when it starts.
+    It has the limits of the sibling with the highest ones, so that the engine fails at its start if it may not set
+    them.
     """
     how = {**_UNPRIVILEGED, "capabilities_added": ("NET_ADMIN", "SETUID")}
     return Shape((HELPER_PATH,), ("requirements",), {}, ulimits=limits, **how)
 
 
 def from_machine(capacity: Capacity, machine: Machine) -> dict[str, int | str]:
-    """Return what is chosen for a sibling by what the engine's machine has, to be recorded."""
+    """Return a sibling's values that depend on the Docker host, for the record."""
     return {
         **{name: getattr(capacity, name) for name in capacity.by_machine},
         "weights": machine.weights,
@@ -275,10 +276,10 @@ def network(
     settings: Mapping[str, int],
     limits: Mapping[str, object],
 ) -> dict[str, object]:
-    """Return the part of `boot/sibling.json` about the network that both siblings have in common.
+    """Return the part of `boot/sibling.json` about the network that both siblings share.
 
-    `interfaces` are those that the engine creates: address, subnet, and the gateway if there is a way out.
-    `limits` are those of each agent. `fwctl serve` configures the network like this, and `fwctl probe` reports
+    `interfaces` are those that the engine creates: address, subnet, and the gateway on the egress network.
+    `limits` apply to each agent. `fwctl serve` configures the network like this, and `fwctl probe` reports
     every difference from it.
     """
     return {
@@ -297,7 +298,7 @@ def _sysctls(sibling: Sibling, settings: Mapping[str, int]) -> dict[str, str]:
     of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name not in _OF_INTERFACES}
     return {
         **_SYSCTLS,
-        # At least, at first, at most. Hosts allow 32 MB, which an agent fills that reads fast and then stops.
+        # Minimum, default, maximum. Hosts allow 32 MB, which an agent fills by reading fast and then stopping.
         "net.ipv4.tcp_rmem": f"4096 {received // 2} {received}",
         "net.ipv4.tcp_wmem": f"4096 16384 {sent}",
         **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()},
@@ -311,7 +312,7 @@ def program_of(shape: Shape) -> tuple[str, ...]:
 
 
 def commit_record(live: Mapping[str, str], hot: Files, rules: Rules) -> File:
-    """Return the record that a commit is sent, and keeps once its files are live.
+    """Return the input of a commit, which becomes its record once the files are live.
 
     `live` maps each resource to its live digest after the commit. `hot` are the files in the order in which they
     are placed; all others are removed. The version is that of a new container; each commit chooses another one.
@@ -339,7 +340,7 @@ NO_ATTEMPT = public(b"{}")
 
 
 def state_record(kept: Attempt | Origin) -> File:
-    """Return the record of a failed attempt, or of where the settings come from."""
+    """Return the record of a failed attempt, or of the origin of the settings."""
     return public(json.dumps(dataclasses.asdict(kept), sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -349,13 +350,13 @@ def read_attempt(note: bytes) -> Attempt | None:
     Raises:
         ValueError: when the record is unreadable.
     """
-    if note in {b"", NO_ATTEMPT.content}:  # an engine whose disk was full has left the file empty
+    if note in {b"", NO_ATTEMPT.content}:  # a full disk leaves the file empty
         return None
     return _ATTEMPT_RECORD.validate_json(note, strict=True)
 
 
 def recorded_origin(files: Files) -> Origin | None:
-    """Return where the settings come from according to a record, or None if there is none, or it is unreadable."""
+    """Return the origin of the settings in a record, or None without a readable one."""
     try:
         return _ORIGIN_RECORD.validate_json(files[ORIGIN].content)
     except (KeyError, ValueError):
@@ -363,10 +364,10 @@ def recorded_origin(files: Files) -> Origin | None:
 
 
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
-    """Return the rules in the record of the last commit, or None if it has none or is not what is live."""
+    """Return the rules in the record of the last commit, or None if it has none or is not live."""
     try:
-        found = read_record(files[COMMITTED].content)
-        rules = Rules(int(found["rules"]["count"]), str(found["rules"]["sha256"]))
-        return rules if found["live"] == dict(live) else None
+        record = read_record(files[COMMITTED].content)
+        rules = Rules(int(record["rules"]["count"]), str(record["rules"]["sha256"]))
+        return rules if record["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):
         return None

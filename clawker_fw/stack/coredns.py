@@ -9,15 +9,22 @@ from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, policy, telemetry, virtual
+from clawker_fw.stack import collector, container, expiry, name_list, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
 
-_EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
+_PROBER = Resource("eye", container.PROBER.removeprefix(container.HOT))
 
-RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
+RESOURCES = (
+    expiry.RESOURCE,
+    _PROBER,
+    virtual.RESOURCE,
+    name_list.RECORDED,
+    collector.RESOURCE,
+    name_list.RESOURCE,
+)
 """Only `fwctl` reads the first two, and only clawker-fw the next two. The second has the address and ports at
 which `fwctl` checks that Envoy refuses agents."""
 
@@ -86,10 +93,10 @@ def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Cap
     }
     corefile = render(
         "Corefile.j2",
-        collector_file=f"{container.VOLUME}/{telemetry.FILE}",
-        collector_socket=f"{_SOCKETS}/{telemetry.RESOURCE.name}.sock",
-        policy_file=f"{container.VOLUME}/{policy.POLICY}",
-        policy_socket=f"{_SOCKETS}/{policy.RESOURCE.name}.sock",
+        collector_file=f"{container.VOLUME}/{collector.FILE}",
+        collector_socket=f"{_SOCKETS}/{collector.RESOURCE.name}.sock",
+        policy_file=f"{container.VOLUME}/{name_list.POLICY}",
+        policy_socket=f"{_SOCKETS}/{name_list.RESOURCE.name}.sock",
     )
     return {
         "boot/Corefile": public(corefile.encode()),
@@ -116,15 +123,15 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
 
 
 def hot(
-    names: Policy, addressing: Addressing, slots: Slots, reported: telemetry.TelemetryTarget | None = None
+    names: Policy, addressing: Addressing, slots: Slots, reported: collector.TelemetryTarget | None = None
 ) -> Files:
     """Return the dynamic files: the plugins' list of names and collector, and ours."""
     envoy_slot = slots.envoy
-    eye = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
+    prober = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
     return {
-        container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
+        container.PROBER: public(json.dumps(prober, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
-        policy.RULES: public(policy.record(names.rules.lines)),
-        telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
-        policy.POLICY: public(policy.content(names, addressing, envoy_slot)),
+        name_list.RULES: public(name_list.record(names.rules.lines)),
+        collector.FILE: collector.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
+        name_list.POLICY: public(name_list.content(names, addressing, envoy_slot)),
     }

@@ -45,7 +45,7 @@ def signers(content: bytes) -> File:
     return File(content, 0o440, SIGNERS, secret=True)
 
 
-def found(content: bytes, mode: int, owner: tuple[int, int]) -> File:
+def as_read(content: bytes, mode: int, owner: tuple[int, int]) -> File:
     """Return a file as read from a container. Unless everyone may read it there, it counts as a secret."""
     return File(content, mode, owner, secret=not mode & _READ_BY_ALL)
 

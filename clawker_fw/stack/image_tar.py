@@ -42,10 +42,10 @@ def version_in(reference: str) -> str | None:
 
 
 def our_tags(
-    tags: Iterable[str], found: Mapping[str, str], architecture: str, layers: Sequence[str]
+    tags: Iterable[str], image_labels: Mapping[str, str], architecture: str, layers: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the tags that we gave an image with these labels and layers, or nothing if it is not ours."""
-    if dict(found) != dict(LABELS) or len(layers) != 1:
+    if dict(image_labels) != dict(LABELS) or len(layers) != 1:
         return ()
     return tuple(sorted(tag for tag in tags if _is_ours(tag, architecture, layers[0])))
 
@@ -56,12 +56,12 @@ def _is_ours(tag: str, architecture: str, layer: str) -> bool:
     return False
 
 
-def _config(version: str, architecture: str, layer: str, found: Mapping[str, str] = LABELS) -> bytes:
+def _config(version: str, architecture: str, layer: str, image_labels: Mapping[str, str] = LABELS) -> bytes:
     """Return the config of our image. `layer` is the digest of its only layer, `sha256:…`."""
     return _canonical(
         {
             "architecture": architecture,
-            "config": {"Labels": dict(found)},
+            "config": {"Labels": dict(image_labels)},
             "created": _CREATED,
             "history": [{"created": _CREATED, "created_by": f"clawker-fw {version}"}],
             "os": "linux",
@@ -125,7 +125,7 @@ class BuiltImage:
 
     @cached_property
     def _layer(self) -> tuple[str, int]:
-        return _facts(self._members, tuple(identity(each.source) for each in self._members if each.source))
+        return _facts(self._members, tuple(identity(member.source) for member in self._members if member.source))
 
     @cached_property
     def _config(self) -> bytes:

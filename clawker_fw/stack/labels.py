@@ -68,20 +68,20 @@ def ownership_labels(project: str) -> dict[str, str]:
     return {MANAGED: "true", PURPOSE: "firewall", PROJECT: project}
 
 
-def project_of(found: Mapping[str, str]) -> str:
+def project_of(object_labels: Mapping[str, str]) -> str:
     """Return the project in the ownership labels, or an empty string if one is missing."""
-    project = found.get(PROJECT, "")
-    return project if is_ours(found, project) else ""
+    project = object_labels.get(PROJECT, "")
+    return project if is_ours(object_labels, project) else ""
 
 
-def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | None) -> str:
+def project_of_container(object_labels: Mapping[str, str], volume: Mapping[str, str] | None) -> str:
     """Return the project for which we created a container, or an empty string if it is foreign.
 
     `found` are its labels. An image can set them, but only the container's creator can request labels for its
     volume at `/fw`: `volume` has these, or None. An engine adds one of its own (`com.docker.volume.anonymous`,
     Docker 29).
     """
-    project = project_of(found)
+    project = project_of(object_labels)
     return project if project and volume is not None and is_ours(volume, project) else ""
 
 
@@ -90,9 +90,9 @@ def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
     return {**ownership_labels(project), SIBLING: sibling.value, SLOT: str(slot)}
 
 
-def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
+def is_ours(object_labels: Mapping[str, str], project: str, *further: str) -> bool:
     """Whether a resource belongs to the project: it has all ownership labels, and all `further` keys."""
-    return not lacking(found, project, *further)
+    return not lacking(object_labels, project, *further)
 
 
 def volume_labels(made_with: Mapping[str, str], name: str = "") -> dict[str, str]:
@@ -100,10 +100,12 @@ def volume_labels(made_with: Mapping[str, str], name: str = "") -> dict[str, str
     return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, *([TRUST] if name else [])}}
 
 
-def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
+def lacking(object_labels: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
     """Return the ownership and further labels that a resource lacks."""
-    wrong = [f"{key}={value}" for key, value in ownership_labels(project).items() if found.get(key) != value]
-    return (*wrong, *(key for key in further if key not in found))
+    wrong = [
+        f"{key}={value}" for key, value in ownership_labels(project).items() if object_labels.get(key) != value
+    ]
+    return (*wrong, *(key for key in further if key not in object_labels))
 
 
 SECRET = "secret"  # noqa: S105 - what a record has instead of the digest of a secret file
@@ -175,19 +177,19 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
 def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
     """Flatten a shape into named fields with readable JSON values."""
     fields: dict[str, str | int | bool | list[str]] = {}
-    for each in dataclasses.fields(shape):
-        value = getattr(shape, each.name)
+    for field in dataclasses.fields(shape):
+        value = getattr(shape, field.name)
         match value:
             case Mapping():
-                fields[each.name] = [f"{key}={value[key]}" for key in sorted(value)]
+                fields[field.name] = [f"{key}={value[key]}" for key in sorted(value)]
             case tuple():
-                ordered = each.name in {"entrypoint", "command"}
+                ordered = field.name in {"entrypoint", "command"}
                 texts = [_text(item) for item in value]
-                fields[each.name] = texts if ordered else sorted(texts)
+                fields[field.name] = texts if ordered else sorted(texts)
             case None | str() | bool() | int():
-                fields[each.name] = "" if value is None else value
+                fields[field.name] = "" if value is None else value
             case _:
-                fields[each.name] = _text(value)
+                fields[field.name] = _text(value)
     return fields
 
 
@@ -198,25 +200,29 @@ def _text(value: "str | DataclassInstance") -> str:
 
 
 def _parts(value: "DataclassInstance") -> dict[str, object]:
-    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 Container = ContainerSummary | ContainerView
 
 
-def is_lock(found: Container, project: str) -> bool:
+def is_lock(container: Container, project: str) -> bool:
     """Whether a container is the lock of a project."""
-    return found.project == project and found.name == lock_name(project) and found.labels.keys() >= {*LOCK}
+    return (
+        container.project == project
+        and container.name == lock_name(project)
+        and container.labels.keys() >= {*LOCK}
+    )
 
 
-def is_trial(found: Container, project: str) -> bool:
+def is_trial(container: Container, project: str) -> bool:
     """Whether a container is a one-shot container of a project: for `conformance`, or for the kernel check."""
-    return found.project == project and found.name == trial_name(project)
+    return container.project == project and container.name == trial_name(project)
 
 
-def sibling_of(found: Container, project: str) -> Sibling | None:
+def sibling_of(container: Container, project: str) -> Sibling | None:
     """Return the sibling of a project that a container's labels name, or None."""
-    if found.project == project:
+    if container.project == project:
         with suppress(KeyError, ValueError):  # the lock, or the word of another release
-            return Sibling(found.labels[SIBLING])
+            return Sibling(container.labels[SIBLING])
     return None

@@ -85,21 +85,21 @@ class Publication:
             number, *words = label.split(" ")
             parts = (word.split(":") for word in words)
             ports = {PublishedPort(IPv4Address(host), int(at or 0), int(port)) for host, at, port in parts}
-            found = cls(int(number), tuple(sorted(ports)))
-            valid = all(0 <= each.at <= _LARGEST_PORT and 0 < each.port <= _LARGEST_PORT for each in ports)
-            if ports and valid and 0 <= found.number < PUBLISHERS and str(found) == label:
-                return found
+            publication = cls(int(number), tuple(sorted(ports)))
+            valid = all(0 <= port.at <= _LARGEST_PORT and 0 < port.port <= _LARGEST_PORT for port in ports)
+            if ports and valid and 0 <= publication.number < PUBLISHERS and str(publication) == label:
+                return publication
         return None
 
 
 def publication_of(view: ContainerView, project: str, agents: IPv4Network) -> Publication | None:
     """Return what an agent publishes, or None. Images can set the label, so the address must match."""
-    found = Publication.read(view.labels.get(labels.PUBLISHES, ""))
+    publication = Publication.read(view.labels.get(labels.PUBLISHES, ""))
     places = Addressing(agents, agents)
-    if view.project or found is None or found.number >= places.publishers:
+    if view.project or publication is None or publication.number >= places.publishers:
         return None
     asked = view.requested.get(network_names(project)[Role.AGENTS], ())
-    return found if asked == (str(places.publisher(found.number)),) else None
+    return publication if asked == (str(places.publisher(publication.number)),) else None
 
 
 def relay_name(project: str, number: int) -> str:
@@ -107,9 +107,9 @@ def relay_name(project: str, number: int) -> str:
     return f"{project}-relay-{number}"
 
 
-def is_relay(found: ContainerSummary | ContainerView, project: str) -> bool:
+def is_relay(container: ContainerSummary | ContainerView, project: str) -> bool:
     """Whether a container is a relay of a project."""
-    return found.project == project and labels.RELAY_OF in found.labels
+    return container.project == project and labels.RELAY_OF in container.labels
 
 
 def relay_spec(
@@ -125,7 +125,7 @@ def relay_spec(
     project, resolver = desired.project, desired.siblings[Sibling.COREDNS]
     names, places = network_names(project), Addressing(agents, agents)
     within, without = places.publishing_relay(wanted.number), on_publishing(publishing, wanted.number)
-    outside = any(not each.host.is_loopback for each in wanted.ports)  # then answers need a way to others
+    outside = any(not port.host.is_loopback for port in wanted.ports)  # then answers need a way to others
     shape = confined(
         (
             "relay",
@@ -133,7 +133,7 @@ def relay_spec(
             f"{without}/{publishing.prefixlen}",
             str(gateway(publishing)) if outside else "-",
             str(places.publisher(wanted.number)),
-            *(str(port) for port in sorted({each.port for each in wanted.ports})),
+            *(str(port) for port in sorted({port.port for port in wanted.ports})),
         ),
         {names[Role.AGENTS]: str(within), publishing_name(project): str(without)},
         machine,
@@ -142,7 +142,7 @@ def relay_spec(
         environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 4}"),
         capabilities_added=_CAPABILITIES,
         sysctls=_SYSCTLS,
-        ports=tuple(sorted(f"{each}/tcp" for each in wanted.ports)),
+        ports=tuple(sorted(f"{port}/tcp" for port in wanted.ports)),
         pids=_PROCESSES,
         log={"driver": "json-file", "max-file": "1", "max-size": "1m"},
     )

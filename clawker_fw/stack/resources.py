@@ -73,8 +73,8 @@ class Resource:
         if self.envoy is None:
             return hashlib.sha256(content).hexdigest()
         if self.envoy.runtime:
-            found = re.search(rb'"%b":"([^"\\]*)"' % re.escape(self.envoy.runtime.encode()), content)
-            return hashlib.sha256(found[1] if found else b"").hexdigest()
+            match = re.search(rb'"%b":"([^"\\]*)"' % re.escape(self.envoy.runtime.encode()), content)
+            return hashlib.sha256(match[1] if match else b"").hexdigest()
         content = _KEY.sub(_REDACTED, content)
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
 
@@ -112,20 +112,20 @@ def live_digests(resources: Sequence[Resource], hot: Files) -> dict[str, str]:
     Raises:
         ValueError: if one is secret and not `keyed`. Live digests are public, and confirm guesses.
     """
-    proven = {each: hot[f"hot/{each.path}"] for each in resources if each.proven}
-    if secrets := [each.name for each, file in proven.items() if file.secret and not each.keyed]:
+    proven = {resource: hot[f"hot/{resource.path}"] for resource in resources if resource.proven}
+    if secrets := [resource.name for resource, file in proven.items() if file.secret and not resource.keyed]:
         raise ValueError(secrets)
-    return {each.name: each.digest(file.content) for each, file in proven.items()}
+    return {resource.name: resource.digest(file.content) for resource, file in proven.items()}
 
 
 def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
     """Return the part of `boot/sibling.json` about resources."""
     return [
         {
-            **{key: value for key, value in dataclasses.asdict(each).items() if value not in (False, None)},
-            **({"watched": watched_folder(each.path)} if each.envoy else {}),
+            **{key: value for key, value in dataclasses.asdict(resource).items() if value not in (False, None)},
+            **({"watched": watched_folder(resource.path)} if resource.envoy else {}),
         }
-        for each in resources
+        for resource in resources
     ]
 
 

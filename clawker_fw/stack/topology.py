@@ -233,7 +233,7 @@ def free_subnet(
 def _candidates(role: Role, names: int) -> Iterator[IPv4Network]:
     sizes = _AGENT_PREFIXES if role is Role.AGENTS else (_EGRESS_PREFIX,)
     # The smallest one with room for twice as many names, else the largest.
-    roomy = (each for each in sizes[:-1] if _room(IPv4Network((0, each))) >= 2 * names)
+    roomy = (size for size in sizes[:-1] if _room(IPv4Network((0, size))) >= 2 * names)
     prefix = next(roomy, sizes[-1])
     for pool in _POOLS[role]:
         yield from IPv4Network(pool).subnets(new_prefix=prefix)

@@ -12,14 +12,14 @@ _NUMBERS = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 def of_build(build: str) -> str | None:
     """Return the version in a program's report, or None."""
-    found = _OF_BUILD.search(build)
-    return found[1] if found else None
+    match = _OF_BUILD.search(build)
+    return match[1] if match else None
 
 
 def of_reference(reference: str) -> str | None:
     """Return the version in an image's tag, or None."""
-    found = _OF_TAG.search(reference.partition("@")[0])
-    return found[1] if found else None
+    match = _OF_TAG.search(reference.partition("@")[0])
+    return match[1] if match else None
 
 
 def is_older(version: str, other: str) -> bool:
@@ -35,5 +35,5 @@ def change(before: str | None, after: str | None) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = _NUMBERS.match(version)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    match = _NUMBERS.match(version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()

@@ -50,7 +50,7 @@ def assigned(wanted: Iterable[str], before: Numbers, room: int) -> Numbers:
     coming = before.next % room if room else 0
     used = set(kept.values())
     free = (number for number in itertools.chain(range(coming, room), range(coming)) if number not in used)
-    for name in (each for each in names if each not in kept):
+    for name in (name for name in names if name not in kept):
         kept[name] = next(free)
         coming = (kept[name] + 1) % room
     return Numbers(tuple(sorted(kept.items())), coming)
@@ -63,15 +63,15 @@ def content(numbers: Numbers) -> bytes:
 
 def recorded(*volumes: Files) -> Numbers:
     """Return the numbers in the first volume with a usable record, or none."""
-    return next((found for files in volumes if (found := _read(files)) is not None), Numbers())
+    return next((numbers for files in volumes if (numbers := _read(files)) is not None), Numbers())
 
 
 def _read(files: Files) -> Numbers | None:
     try:
         read = read_record(files[NUMBERS].content)
         names: Mapping[str, int] = {str(name): int(number) for name, number in read["names"].items()}
-        found = Numbers(tuple(sorted(names.items())), int(read["next"]))
+        numbers = Numbers(tuple(sorted(names.items())), int(read["next"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    usable = len(set(names.values())) == len(names) and min([found.next, *names.values()]) >= 0
-    return found if usable else None
+    usable = len(set(names.values())) == len(names) and min([numbers.next, *names.values()]) >= 0
+    return numbers if usable else None

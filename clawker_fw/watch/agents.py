@@ -46,14 +46,14 @@ class Register:
 
     def changes(self, agents: Iterable[Agent]) -> Iterator[Presence]:
         """Yield the changes since the last call."""
-        before, self._known = self._known, {each.id: each for each in agents}
-        yield from (Presence(Change.LEFT, each) for id_, each in before.items() if id_ not in self._known)
-        for id_, each in self._known.items():
+        before, self._known = self._known, {agent.id: agent for agent in agents}
+        yield from (Presence(Change.LEFT, agent) for id_, agent in before.items() if id_ not in self._known)
+        for id_, agent in self._known.items():
             known = before.get(id_)
-            if known is None or known.since != each.since:
-                yield Presence(Change.CAME, each)
-            elif known.address != each.address:
-                yield Presence(Change.MOVED, each, known.address)
+            if known is None or known.since != agent.since:
+                yield Presence(Change.CAME, agent)
+            elif known.address != agent.address:
+                yield Presence(Change.MOVED, agent, known.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +75,20 @@ class Guard:
 
     def act(self, engine: EngineWriter, observed: Observed, agents: Iterable[Agent]) -> tuple[OpenAgent, ...]:
         """Act on an observed stack's open agents. Return those that are new or were acted on."""
-        found = [each for each in agents if each.openings]
-        before, self._reported = self._reported, frozenset((each.id, each.openings) for each in found)
-        done = [self._act_on(engine, observed, agent) for agent in found]
+        open_agents = [agent for agent in agents if agent.openings]
+        before, self._reported = self._reported, frozenset((agent.id, agent.openings) for agent in open_agents)
+        done = [self._act_on(engine, observed, agent) for agent in open_agents]
         return tuple(
-            each
-            for each in done
-            if each.action is not OnOpen.WARN or (each.agent.id, each.agent.openings) not in before
+            open_agent
+            for open_agent in done
+            if open_agent.action is not OnOpen.WARN
+            or (open_agent.agent.id, open_agent.agent.openings) not in before
         )
 
     def _act_on(self, engine: EngineWriter, observed: Observed, agent: Agent) -> OpenAgent:
         attached = bool(agent.address)  # else it uses the network of another one, and can't be taken off
         if (
-            not any(each.certain for each in agent.openings)
+            not any(opening.certain for opening in agent.openings)
             or self._on_open is OnOpen.WARN
             or (self._on_open is OnOpen.DETACH and not attached)
         ):
@@ -131,29 +132,39 @@ class Admission:
         if not self._network or agents is None:
             return ()
         waiting = [
-            each
-            for each in observed.listing
-            if each.attached and self._network in each.networks and agents.name not in each.networks
+            container
+            for container in observed.listing
+            if container.attached and self._network in container.networks and agents.name not in container.networks
         ]
         if not waiting:
             return ()
         problem = self._problem(engine)
         done = [
-            Admitted(each.name, each.id, each.image, problem or _connected(engine, agents.id, each.id))
-            for each in waiting
+            Admitted(
+                container.name,
+                container.id,
+                container.image,
+                problem or _connected(engine, agents.id, container.id),
+            )
+            for container in waiting
         ]
-        before, self._refused = self._refused, frozenset((each.id, each.error) for each in done if each.error)
-        return tuple(each for each in done if not each.error or (each.id, each.error) not in before)
+        before, self._refused = (
+            self._refused,
+            frozenset((admitted.id, admitted.error) for admitted in done if admitted.error),
+        )
+        return tuple(
+            admitted for admitted in done if not admitted.error or (admitted.id, admitted.error) not in before
+        )
 
     def _problem(self, engine: EngineWriter) -> str:
         """Return why the network is unsuitable, or nothing. A way out of it would be open to all agents."""
         try:
-            found = next((each for each in engine.networks() if each.name == self._network), None)
+            network = next((network for network in engine.networks() if network.name == self._network), None)
         except EngineError as error:
             return error.in_one_line
-        if found is None:
+        if network is None:
             return f"The network {self._network} has gone."
-        return "" if found.internal else f"The network {self._network} has a way out: create it with --internal."
+        return "" if network.internal else f"The network {self._network} has a way out: create it with --internal."
 
 
 def _connected(engine: EngineWriter, network: str, container: str) -> str:

@@ -58,7 +58,7 @@ class Decision:
     answer: Reaction
     seconds: float
     verdicts: Mapping[Sibling, Verdict] | None = None
-    found: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
     healed: tuple[Finding, ...] = ()
     left: tuple[Finding, ...] = ()
     outcome: RunOutcome | None = None
@@ -111,16 +111,16 @@ def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
     names |= {*network_names(project).values(), publishing_name(project), *filter(None, [admits])}
     if seen is None:
         return Ours(frozenset(names), lock_name(project))
-    there = [each.container for each in (*seen.siblings.values(), *seen.leftovers)]
-    there += [each.container for each in seen.relays]
+    containers = [sibling.container for sibling in (*seen.siblings.values(), *seen.leftovers)]
+    containers += [relay.container for relay in seen.relays]
     images = {text for reference, view in seen.images.items() for text in (reference, view.id if view else "")}
     return Ours(
         frozenset(names),
         lock_name(project),
-        frozenset(each.id for each in there),
+        frozenset(container.id for container in containers),
         frozenset(images - {""}),
-        frozenset(each.id for each in seen.agents),
-        frozenset(each.id for each in seen.publishers),
+        frozenset(agent.id for agent in seen.agents),
+        frozenset(publisher.id for publisher in seen.publishers),
         frozenset(
             listed.id for listed in seen.listing if not listed.attached and not names.isdisjoint(listed.networks)
         ),
@@ -192,14 +192,14 @@ def is_unwell(findings: tuple[Finding, ...], sibling: Sibling) -> bool:
     The new one may fail as well, so such replacements need a backoff. Manual changes are closed at once, however
     often.
     """
-    reasons = [each for each in findings if each.sibling is sibling and each.action is Action.REPLACE]
-    return bool(reasons) and all((each.layer, each.field) in _UNWELL for each in reasons)
+    reasons = [finding for finding in findings if finding.sibling is sibling and finding.action is Action.REPLACE]
+    return bool(reasons) and all((reason.layer, reason.field) in _UNWELL for reason in reasons)
 
 
 def may_pass(findings: tuple[Finding, ...]) -> bool:
     """Whether the engine is restarting a sibling, or one has just started and does not answer yet."""
     return any(
-        is_unwell(findings, each.sibling)
-        and ((each.field, each.running) == ("status", "restarting") or each.field in {ANSWER, SIGNER})
-        for each in findings
+        is_unwell(findings, finding.sibling)
+        and ((finding.field, finding.running) == ("status", "restarting") or finding.field in {ANSWER, SIGNER})
+        for finding in findings
     )

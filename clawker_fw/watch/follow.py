@@ -32,12 +32,12 @@ class Inbox:
 
     def take(self, seconds: float) -> list[News | Event]:
         """Return everything in order. If there is nothing, wait up to `seconds`."""
-        found: list[News | Event] = []
+        taken: list[News | Event] = []
         with suppress(queue.Empty):
-            found.append(self._queue.get(timeout=max(0.0, seconds)))
+            taken.append(self._queue.get(timeout=max(0.0, seconds)))
             while True:
-                found.append(self._queue.get_nowait())
-        return found
+                taken.append(self._queue.get_nowait())
+        return taken
 
 
 @contextmanager

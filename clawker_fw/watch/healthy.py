@@ -41,7 +41,7 @@ def ask(address: str, page: str = "/health") -> tuple[bool, str]:
         return False, f"No watcher answers at {address}: {getattr(error, 'strerror', None) or error}."
     protocol, _, status = head.partition(b"\r\n")[0].partition(b" ")
     if not protocol.startswith(b"HTTP/"):
-        return False, f"Whoever answers at {address} is no watcher."
+        return False, f"The program at {address} is not a watcher."
     return status.startswith(b"200"), content.decode(errors="replace").strip()
 
 

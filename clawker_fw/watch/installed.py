@@ -12,8 +12,8 @@ class Installed:
         self._before = self._state()
 
     def _state(self) -> tuple[int, int, int]:
-        found = self._file.stat()
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        status = self._file.stat()
+        return status.st_size, status.st_mtime_ns, status.st_ino
 
     def require_same(self) -> None:
         """Require that the release has not changed. Nothing is known while its file can't be examined.
@@ -31,5 +31,5 @@ class Installed:
         raise RefusedError(
             "release-changed",
             "Another release has been installed since this watcher started.",
-            hint="Restart the watcher. A service manager does this by itself.",
+            hint="Restart the watcher. A service manager does this automatically.",
         )

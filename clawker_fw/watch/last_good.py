@@ -18,7 +18,7 @@ from clawker_fw.reconcile.inputs import EarlierTexts
 from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.sources import Source
 
-_MOST_OCTETS = 64 << 20
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Texts(EarlierTexts):
     """All texts that decide the desired state. `applied` are the digests of the settings recorded in the stack."""
 
     sources: tuple[Source, ...]
-    found: str
+    located: str
     variables: Variables
     applied: frozenset[str] = frozenset()
     form: Literal[1] = 1
@@ -62,11 +62,11 @@ def read(path: Path) -> Texts | None:
     except FileNotFoundError:
         return None
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        private = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o077
-        if not (private and stat.S_ISREG(found.st_mode)):
+        status = os.fstat(handle)
+        private = status.st_uid in {0, os.geteuid()} and not status.st_mode & 0o077
+        if not (private and stat.S_ISREG(status.st_mode)):
             return None
-        content = file.read(_MOST_OCTETS)
+        content = file.read(_MOST_BYTES)
     try:
         return _FORM.validate_python(json.loads(content))
     except (ValueError, RecursionError):

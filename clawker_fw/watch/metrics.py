@@ -68,8 +68,10 @@ class Metrics:
             gauge.remove_by_labels({_GROUP: group})
 
     def _set_verdict(self, group: str, sibling: Sibling, verdict: Verdict | None) -> None:
-        for each in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
-            self._verdict.labels(sibling.value, each.value, group).set(each is (verdict or Verdict.UNKNOWN))
+        for candidate in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
+            self._verdict.labels(sibling.value, candidate.value, group).set(
+                candidate is (verdict or Verdict.UNKNOWN)
+            )
 
     def report(self, group: str, decision: Decision) -> None:
         """Count a decision about a group's stack."""
@@ -78,15 +80,17 @@ class Metrics:
         for sibling in Sibling:
             self._set_verdict(group, sibling, (decision.verdicts or {}).get(sibling))
         if decision.answer is Reaction.HEAL and decision.outcome:
-            for action in {each.action for each in decision.healed}:
+            for action in {finding.action for finding in decision.healed}:
                 self._heals.labels(action.value, decision.outcome.value, group).inc()
         if decision.verdict is not None:
             self._last_comparison.labels(group).set_to_current_time()
-            tally = Tally((each.sibling, each.layer, each.cause) for each in decision.left)
+            tally = Tally((finding.sibling, finding.layer, finding.cause) for finding in decision.left)
             for key in itertools.product(Sibling, Layer, Cause):
-                self._findings.labels(*(each.value for each in key), group).set(tally[key])
-            for each in Confinement:
-                self._agents.labels(each.value, group).set(sum(one.confinement is each for one in decision.agents))
+                self._findings.labels(*(part.value for part in key), group).set(tally[key])
+            for confinement in Confinement:
+                self._agents.labels(confinement.value, group).set(
+                    sum(one.confinement is confinement for one in decision.agents)
+                )
             self._addresses.remove_by_labels({_GROUP: group})
             for agent in decision.agents:
                 self._addresses.labels(agent.name, agent.address, group).set(1)

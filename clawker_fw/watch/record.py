@@ -23,15 +23,15 @@ def write(decision: Decision) -> None:
         "trigger": decision.trigger.value,
         "decision": decision.answer.value,
         "verdict": decision.verdict.value if decision.verdict else None,
-        **_named("found", decision.found),
+        **_named("found", decision.findings),
     }
     if decision.answer is Reaction.HEAL:
         fields |= _named("healed", decision.healed)
-        fields["actions"] = sorted({each.action.value for each in decision.healed})
+        fields["actions"] = sorted({finding.action.value for finding in decision.healed})
         fields["outcome"] = decision.outcome.value if decision.outcome else None
     if decision.error:
         fields |= decision.error.fields
-    if open_agents := [each.name for each in decision.agents if each.openings]:
+    if open_agents := [agent.name for agent in decision.agents if agent.openings]:
         fields["open_agents"] = open_agents
     if decision.warnings:
         fields["warnings"] = list(decision.warnings)
@@ -43,40 +43,40 @@ def write(decision: Decision) -> None:
     LOG.log(_level(decision), "watch_decision", extra={"fields": fields, "line": _line(decision)})
 
 
-def write_open(found: OpenAgent) -> None:
+def write_open(open_agent: OpenAgent) -> None:
     """Log an agent that has a way around the firewall, and what was done about it."""
-    agent = found.agent
+    agent = open_agent.agent
     fields: dict[str, object] = {
         "agent": agent.name,
         "id": agent.id,
         "image": agent.image,
         "address": agent.address,
-        "reasons": [{"code": each.code, "text": each.phrase} for each in agent.openings],
-        "action": found.action.value,
+        "reasons": [{"code": opening.code, "text": opening.phrase} for opening in agent.openings],
+        "action": open_agent.action.value,
     }
-    if found.error:
-        fields["message"] = found.error
-    reasons = "; ".join(each.phrase for each in agent.openings)
-    done = f"could not be handled: {found.error}" if found.error else _ACTED[found.action]
+    if open_agent.error:
+        fields["message"] = open_agent.error
+    reasons = "; ".join(opening.phrase for opening in agent.openings)
+    done = f"could not be handled: {open_agent.error}" if open_agent.error else _ACTED[open_agent.action]
     line = f"open  {agent.name}: {reasons}  {done}".rstrip()
-    level = logging.ERROR if found.error else logging.WARNING
+    level = logging.ERROR if open_agent.error else logging.WARNING
     LOG.log(level, "agent_open", extra={"fields": fields, "line": line})
 
 
-def write_admitted(found: Admitted) -> None:
+def write_admitted(admitted: Admitted) -> None:
     """Log a container that was attached to the agent network, or why it could not be."""
-    fields = {"agent": found.name, "id": found.id, "image": found.image}
-    if found.error:
-        fields["message"] = found.error
-    done = f"could not be attached: {found.error}" if found.error else "has been attached"
-    level = logging.ERROR if found.error else logging.INFO
-    LOG.log(level, "agent_admitted", extra={"fields": fields, "line": f"agent  {found.name} {done}"})
+    fields = {"agent": admitted.name, "id": admitted.id, "image": admitted.image}
+    if admitted.error:
+        fields["message"] = admitted.error
+    done = f"could not be attached: {admitted.error}" if admitted.error else "has been attached"
+    level = logging.ERROR if admitted.error else logging.INFO
+    LOG.log(level, "agent_admitted", extra={"fields": fields, "line": f"agent  {admitted.name} {done}"})
 
 
 def write_presence(seen: Presence) -> None:
     """Log that an agent has come, moved or left."""
     agent = seen.agent
-    found = {
+    values = {
         "change": seen.change.value,
         "agent": agent.name,
         "id": agent.id,
@@ -85,7 +85,7 @@ def write_presence(seen: Presence) -> None:
         "address_before": seen.before,
         "since": agent.since,
     }
-    fields = {name: value for name, value in found.items() if value}
+    fields = {name: value for name, value in values.items() if value}
     moved = f"from {seen.before} to " if seen.before else ""
     line = f"agent  {agent.name} {seen.change}  {moved}{agent.address}".rstrip()
     LOG.info("agent_presence", extra={"fields": fields, "line": line})
@@ -120,7 +120,7 @@ def _named(name: str, findings: tuple[Finding, ...]) -> dict[str, object]:
 
 def _line(decision: Decision) -> str:
     parts = [decision.verdict.value if decision.verdict else "unknown", _done(decision)]
-    parts += [f"open: {each.name}" for each in decision.agents if each.openings]
+    parts += [f"open: {agent.name}" for agent in decision.agents if agent.openings]
     parts += decision.warnings
     if decision.unused:
         parts.append(f"the settings are not used: {decision.unused.message}")
@@ -135,11 +135,11 @@ def _done(decision: Decision) -> str:
         case Reaction.NOTHING:
             return ""
         case Reaction.LEAVE:
-            return f"left for `run`: {_listed(decision.found)}"
+            return f"left for `run`: {_listed(decision.findings)}"
         case Reaction.SETTLE:
-            return f"a firewall container is starting: {_listed(decision.found)}"
+            return f"a firewall container is starting: {_listed(decision.findings)}"
         case Reaction.HOLD:
-            return f"waiting: {_listed(decision.found)}"
+            return f"waiting: {_listed(decision.findings)}"
         case Reaction.HEAL:
             words = f"heal {decision.outcome} after {decision.seconds:.1f} s: {_listed(decision.healed)}"
             return f"{words}  {error}".rstrip()
@@ -150,5 +150,7 @@ def _done(decision: Decision) -> str:
 
 
 def _listed(findings: tuple[Finding, ...]) -> str:
-    shown = ", ".join(f"{each.sibling} {each.field} ({each.action})" for each in findings[:_MOST_SHOWN])
+    shown = ", ".join(
+        f"{finding.sibling} {finding.field} ({finding.action})" for finding in findings[:_MOST_SHOWN]
+    )
     return shown + (f" and {len(findings) - _MOST_SHOWN} more" if len(findings) > _MOST_SHOWN else "")

@@ -40,26 +40,26 @@ class RefusalCounter:
         Raises:
             FirewallError: when a log can't be read, or there is none.
         """
-        there, now = sources(reader, self._project), reader.clock()
-        names = AgentNames(reader.facts().endpoint, self._project, there.own)
-        names.look(there.agents, now)
+        log_sources, now = sources(reader, self._project), reader.clock()
+        names = AgentNames(reader.facts().endpoint, self._project, log_sources.own)
+        names.look(log_sources.agents, now)
         read_to = self._read_to or dict.fromkeys(Sibling, stamp(now))
-        found: dict[Sibling, list[Tally]] = {sibling: [] for sibling in Sibling}
-        for sibling, container in there.containers:
+        by_sibling: dict[Sibling, list[Tally]] = {sibling: [] for sibling in Sibling}
+        for sibling, container in log_sources.containers:
             with suppress(NotFoundError):  # replaced meanwhile
-                found[sibling].append(records(reader, sibling, container, read_to[sibling] + _AFTER))
+                by_sibling[sibling].append(records(reader, sibling, container, read_to[sibling] + _AFTER))
         self._read_to = read_to
-        for sibling, tallies in found.items():
+        for sibling, tallies in by_sibling.items():
             self._take(sibling, tallies, names)
 
     def _take(self, sibling: Sibling, tallies: list[Tally], names: AgentNames) -> None:
         refusals = together(tallies)
         times: Counter[str] = Counter()
-        for each in refusals.counted:
-            times[each.refusal.reason] += 0 if names.is_trial(each.refusal.agent) else each.times
-        self._read_to[sibling] = max([self._read_to[sibling], *(each.latest for each in tallies)])
-        untold = (number for agent, number in refusals.suppressed.items() if not names.is_trial(agent))
-        times[NOT_RECORDED] = sum(untold) + refusals.more
+        for refusal in refusals.counted:
+            times[refusal.refusal.reason] += 0 if names.is_trial(refusal.refusal.agent) else refusal.times
+        self._read_to[sibling] = max([self._read_to[sibling], *(tally.latest for tally in tallies)])
+        unrecorded = (number for agent, number in refusals.suppressed.items() if not names.is_trial(agent))
+        times[NOT_RECORDED] = sum(unrecorded) + refusals.more
         for word, number in times.items():
             if number and word in {*Reason, NOT_RECORDED}:
                 self._count(sibling, word, number)
@@ -75,12 +75,12 @@ def keep_counting(
 
     A mistake of ours is reported as well: it would end the thread, and the metric would stand still.
     """
-    told = ""
+    reported = ""
     while True:
         try:
             with connect() as reader:
                 counter.look(reader)
-            told = ""
+            reported = ""
         except Exception as failure:  # noqa: BLE001 - see above
             error = FirewallError(
                 "counting-failed",
@@ -88,8 +88,8 @@ def keep_counting(
                 hint="The watcher tries again every 15 s. Please report this.",
             )
             error = failure if isinstance(failure, FirewallError) else error
-            if error.message != told and error.code != "not-up":  # then there is no log
+            if error.message != reported and error.code != "not-up":  # then there is no log
                 report(error)
-            told = error.message
+            reported = error.message
         if ended.wait(COUNT_EVERY):
             return

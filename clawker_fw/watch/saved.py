@@ -23,7 +23,7 @@ class SavedFiles:
         self._since = 0.0
 
     def changed(self) -> bool:
-        """Return whether a file has changed and is no longer being written, once for each change."""
+        """Return whether a file has changed and is no longer being written, once per change."""
         now = self._states()
         # A new file has just been read. Only a file that was known before can have been saved.
         same = all(self._known.get(file, state) == state for file, state in now.items())
@@ -44,10 +44,10 @@ class SavedFiles:
 def _state(file: Path) -> tuple[int, int, int] | None:
     """Return the state that changes with a file or a link's target. None if it is unreadable."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_ctime_ns, found.st_ino, found.st_size
+    return status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def keep_looking(saved: SavedFiles, on_change: Callable[[], object], ended: threading.Event) -> None:

@@ -19,7 +19,7 @@ from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline, records
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.watch.agents import Admission, Admitted, Guard, OpenAgent, Presence, Register
@@ -40,7 +40,7 @@ from clawker_fw.watch.decision import (
 from clawker_fw.watch.follow import Inbox, News, followed
 from clawker_fw.watch.reactions import Heal, OnOpen
 from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
-from clawker_fw.watch.trust import Memory, Trust
+from clawker_fw.watch.trusted_settings import Memory, Trust
 
 SETTLE_SECONDS = 3.0
 """How long a starting sibling is left alone."""
@@ -152,8 +152,8 @@ class Watcher:
 
     def _take(self, seconds: float) -> set[News]:
         arrived = self._place.inbox.take(seconds)
-        found = (self._news_of(item) if isinstance(item, Event) else item for item in arrived)
-        return {news for news in found if news}
+        items = (self._news_of(item) if isinstance(item, Event) else item for item in arrived)
+        return {news for news in items if news}
 
     def _news_of(self, event: Event) -> News | None:
         """Return the kind of news that an event is, judged by the last comparison, or None."""
@@ -245,21 +245,21 @@ class Watcher:
         self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
         decision = self._act_on(engine, work)
         self._see_to_agents(engine, work.seen.observed, work.seen.agents)
-        warnings = tuple(each.message for each in work.seen.notices)
+        warnings = tuple(notice.message for notice in work.seen.notices)
         return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
         """Report agents that come and go, act on open ones, attach services, and compare after a change."""
-        for each in self._present.changes(agents):
-            self._place.report_presence(each)
+        for change in self._present.changes(agents):
+            self._place.report_presence(change)
         opened = self._guard.act(engine, observed, agents)
-        for found in opened:
-            self._place.report_open(found)
+        for open_agent in opened:
+            self._place.report_open(open_agent)
         admitted = self._admission.act(engine, observed)
         for container in admitted:
             self._place.report_admitted(container)
-        acted = [each.error for each in opened if each.action is not OnOpen.WARN]
-        if not all((*acted, *(each.error for each in admitted))):
+        acted = [open_agent.error for open_agent in opened if open_agent.action is not OnOpen.WARN]
+        if not all((*acted, *(admitted.error for admitted in admitted))):
             self._again(SPACING)
 
     def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
@@ -356,7 +356,7 @@ class Watcher:
         self._starting = self._starting and seen.observed.absent
         if causes and self._starting and not work.unused:
             return frozenset(Cause)
-        applied = {each.digest for each in records.recorded_origins(seen.observed)}
+        applied = {origin.digest for origin in records.recorded_origins(seen.observed)}
         return causes | {Cause.SETTINGS} if causes and now and applied == {now.digest} else causes
 
     def _decide(self, engine: EngineWriter, work: "_Work", options: ConvergeOptions) -> Decision:
@@ -367,10 +367,12 @@ class Watcher:
             return self._heal(engine, options, work)
         if wait is not None:
             self._again(wait)
-        found = seen.diff.findings
-        return Decision(self._next, answer, 0, seen.diff.verdicts, found, left=found, wait=wait)
+        findings = seen.diff.findings
+        return Decision(self._next, answer, 0, seen.diff.verdicts, findings, left=findings, wait=wait)
 
-    def _answer(self, found: tuple[Finding, ...], closing: tuple[Finding, ...]) -> tuple[Reaction, float | None]:
+    def _answer(
+        self, findings: tuple[Finding, ...], closing: tuple[Finding, ...]
+    ) -> tuple[Reaction, float | None]:
         """Return the reaction to the findings, and how long to wait if it is to wait."""
         now = self._place.clock()
         if self._unwell_at is not None and now - self._unwell_at > CALM_SECONDS:
@@ -378,7 +380,7 @@ class Watcher:
             self._forget_failures()
         if not may_pass(closing):
             self._settling_since = None
-        if not found:
+        if not findings:
             return Reaction.NOTHING, None
         if not closing:
             return Reaction.LEAVE, None
@@ -445,7 +447,7 @@ class Watcher:
             Reaction.HEAL,
             0,
             seen_after.diff.verdicts,
-            found=seen.diff.findings,
+            findings=seen.diff.findings,
             healed=closing,
             left=seen_after.diff.findings,
             outcome=outcome,
@@ -469,7 +471,11 @@ class Watcher:
         if unwell:
             self._unwell_at = now
             self._tried |= _keys(
-                tuple(each for each in closing if each.sibling in unwell and each.action is Action.REPLACE)
+                tuple(
+                    finding
+                    for finding in closing
+                    if finding.sibling in unwell and finding.action is Action.REPLACE
+                )
             )
             self._healing.failed(now)
         elif self._unwell_at is None:
@@ -510,4 +516,4 @@ def _unusable(error: Exception) -> FirewallError:
 
 
 def _keys(findings: tuple[Finding, ...]) -> frozenset[tuple[Sibling, str, str]]:
-    return frozenset((each.sibling, each.layer.value, each.field) for each in findings)
+    return frozenset((finding.sibling, finding.layer.value, finding.field) for finding in findings)

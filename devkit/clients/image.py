@@ -26,7 +26,7 @@ REGISTRIES = (
 )
 
 INSPECTED, KEYED = "inspected.test", "keyed.test"
-"""Names below these are in rules that look into TLS. Hosts of the latter demand `TOKEN`."""
+"""Names below these are in rules that inspect TLS. Hosts of the latter demand `TOKEN`."""
 
 TOKEN = "open-sesame"  # noqa: S105 - of no use anywhere else
 """The token that they demand: as a bearer's, or as the password of the user that code hosts take."""

@@ -18,10 +18,10 @@ from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.model.trials import FoundAddress, Lookup, Trial, TrialStep
 from clawker_fw.model.usage import Usage
-from clawker_fw.stack import policy
+from clawker_fw.stack import name_list
 from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY, envoy_address
+from clawker_fw.stack.name_list import POLICY, envoy_address
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
 from devkit.memory.container import MemoryContainer
 
@@ -153,7 +153,7 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
     if POLICY not in inside.files:
         raise EngineError("helper-failed", "fwctl try failed: only CoreDNS's container can try.")
     source, envoy = f"{service_address(inside)}:40000", envoy_address(inside.files)
-    if not policy.answers(inside.files, now=0)(name):  # no rule has ended yet
+    if not name_list.answers(inside.files, now=0)(name):  # no rule has ended yet
         return Trial((TrialStep("resolve", source, 0.001, ok=False, status=0, outcome="no such name"),))
     last = {"https": "handshake", "http": "request"}.get(protocol, "wait")
     outcomes = {"resolve": envoy, "connect": envoy, last: "a host answered"}
@@ -205,7 +205,7 @@ def _readable(resource: Resource, content: bytes) -> bool:
             return all("name" in each for each in document["resources"])
         if resource.signer:
             return isinstance(document[resource.name], list)
-        if resource.name == policy.RESOURCE.name:
+        if resource.name == name_list.RESOURCE.name:
             return isinstance(document["names"], dict)
         return bool(not document or {"endpoint", "ca", "certificate", "key"} <= document.keys())
     except (KeyError, TypeError, ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
 from clawker_fw.stack.envoy.sibling import LISTENERS
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from devkit.hand import Hand
 from devkit.tampering.way import COREDNS, ENVOY, LOADED, SIGNED, TAGS, Sign, Tampering
 

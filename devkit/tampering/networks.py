@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from ipaddress import IPv4Network
 
-from clawker_fw.stack.container import EYE
+from clawker_fw.stack.container import PROBER
 from clawker_fw.stack.envoy.sibling import LISTENERS
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
 from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering, fields, signs
@@ -80,7 +80,7 @@ NETWORKS = (
                 )
             ),
             Sign(COREDNS, "state", "service_address", "claim"),
-            Sign(COREDNS, "hot", EYE, "commit", SETTINGS),
+            Sign(COREDNS, "hot", PROBER, "commit", SETTINGS),
             *(
                 Sign(sibling, layer, field, "commit", SETTINGS)
                 for sibling, path, resource in _HOLDING_ADDRESSES

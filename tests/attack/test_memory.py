@@ -46,7 +46,7 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> tuple[Path, Path]:
-    """The files of the certificate and the key of an origin and of a proxy that looks into TLS."""
+    """The files of the certificate and the key of an origin and of a proxy that inspects TLS."""
     return certificate(tmp_path / "own", "a.there.test")
 
 

@@ -24,7 +24,7 @@ from clawker_fw.cli.main import app
 from clawker_fw.errors import EngineError
 from clawker_fw.report.documents import schemas
 from clawker_fw.watch import record as watching
-from clawker_fw.watch import trust
+from clawker_fw.watch import trusted_settings
 from clawker_fw.watch.decision import Decision
 from devkit import stacks
 from devkit.memory.container import MemoryContainer
@@ -205,7 +205,7 @@ DecisionsOf = Callable[[int], list[Decision]]
 @pytest.fixture
 def steady_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have watchers accept settings files at once, although tests have just written them."""
-    monkeypatch.setattr(trust, "STEADY_SECONDS", 0.0)
+    monkeypatch.setattr(trusted_settings, "STEADY_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.x509 import certificate
 from clawker_fw.model.stacks import Sibling
+from clawker_fw.stack.collector import CLUSTERS, FILE
 from clawker_fw.stack.labels import INFRA_CERTS_READY, OTEL_INFRA_PORT
-from clawker_fw.stack.telemetry import CLUSTERS, FILE
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome
 

@@ -5,7 +5,7 @@ import pytest
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
-WORDS = "10.213.8.10:443 over https: no answer (the packet filter of the engine's machine drops it)"
+WORDS = "10.213.8.10:443 over https: no answer (the packet filter of the Docker host drops it)"
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_run_replaces_nothing_and_says_what_to_do(cut_off: MemoryEngine, command
     before = cut_off.listing()
     outcome = command("run")
     assert outcome.code == 5
-    assert "error[agents-cut-off]: The engine's machine drops what agents send to envoy." in outcome.err
+    assert "error[agents-cut-off]: The Docker host drops what agents send to envoy." in outcome.err
     assert WORDS in outcome.err
     assert "bridge-nf-call-iptables=0" in outcome.err
     assert cut_off.listing() == before

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.agents.trust import TARGET
+from clawker_fw.agents.trusted_roots import TARGET
 from clawker_fw.certificates.credentials import Pair, Provided, fingerprints
 from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.model.containers import Mount
 from clawker_fw.model.volumes import VolumeView
-from clawker_fw.reconcile.entrust import trust_for
+from clawker_fw.reconcile.trust_volume import trust_for
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public, signers

@@ -13,10 +13,10 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.files import File
 from clawker_fw.stack import labels
+from clawker_fw.stack.collector import FILE
 from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.resources import Resource, live_digests
-from clawker_fw.stack.telemetry import FILE
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, Outcome
 

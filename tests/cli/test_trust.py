@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clawker_fw.agents.trust import TARGET, roots_of
+from clawker_fw.agents.trusted_roots import TARGET, roots_of
 from clawker_fw.certificates.credentials import fingerprints
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.watch import record, trust
+from clawker_fw.watch import record, trusted_settings
 from clawker_fw.watch.decision import Decision
 from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
@@ -46,13 +46,13 @@ def test_settings_that_have_just_been_changed_are_not_applied_yet(
 ) -> None:
     """A file that has just changed is not applied yet, which is reported; later it is."""
     command("run")
-    monkeypatch.setattr(trust, "STEADY_SECONDS", 3600.0)
+    monkeypatch.setattr(trusted_settings, "STEADY_SECONDS", 3600.0)
     settings_file.write_text("rules:\n  - dst: b.test\n")
     decisions = decisions_of(1)
     assert command("--log-format", "json", "watch", "--heal", "all").code == 0
     assert [each.error.code for each in decisions if each.error] == ["settings-changing"]
     assert command("drift").code == 1
-    monkeypatch.setattr(trust, "STEADY_SECONDS", 0.1)
+    monkeypatch.setattr(trusted_settings, "STEADY_SECONDS", 0.1)
     until(lambda: time.time() - settings_file.stat().st_ctime > 0.1)
     decisions_of(1)
     outcome = command("--log-format", "json", "watch", "--heal", "all")

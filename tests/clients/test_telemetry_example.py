@@ -34,7 +34,7 @@ from devkit.waiting import until
 from devkit.watching import watching
 
 HOST, NAME = "203.0.113.77", "collector.test"
-"""The address of the engine's machine, where the collector listens, and the collector's name."""
+"""The address of the Docker host, where the collector listens, and the collector's name."""
 
 RULES = ({"dst": "a.test", "allow_private": True},)
 

@@ -15,7 +15,7 @@ from clawker_fw.model.containers import ContainerView
 from clawker_fw.model.desired import Desired, DesiredSibling
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling, Slots
-from clawker_fw.reconcile.desired import Blueprint, addressing, desired
+from clawker_fw.reconcile.desired_state import Blueprint, addressing, desired_state
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import images
@@ -60,7 +60,7 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
         engine.load_image(image.archive(), image.archive_size, shares.append)
         assert shares[-1] == 1.0
     seen = observe(engine, wanted.project)
-    should = desired(wanted, addressing(wanted, seen), seen.machine, Slots())
+    should = desired_state(wanted, addressing(wanted, seen), seen.machine, Slots())
     for spec in should.networks.values():
         engine.create_network(spec)
     return should

@@ -16,13 +16,13 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.files import File
 from clawker_fw.model.networks import Endpoint
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.plan import creation
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.container import HELPER, VOLUME, trust_name
 from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.relay import Publication, relay_spec
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import free_subnet, publishing_spec

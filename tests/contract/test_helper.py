@@ -15,11 +15,11 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.files import File, Files
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling, Slots
-from clawker_fw.reconcile.desired import Blueprint, addressing, desired
+from clawker_fw.reconcile.desired_state import Blueprint, addressing, desired_state
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import declared, live_digests, plain
 from devkit import stacks
@@ -50,7 +50,7 @@ def test_hot_files_are_committed_live(
     )
     for blueprint in (changed, wanted):
         seen = observe(engine, stack.project)
-        should = desired(blueprint, addressing(blueprint, seen), seen.machine, Slots())
+        should = desired_state(blueprint, addressing(blueprint, seen), seen.machine, Slots())
         for sibling, container in running.items():
             target = should.siblings[sibling]
             engine.put_files(container, {"hot/foreign.json": public(b"{}")})

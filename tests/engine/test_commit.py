@@ -5,7 +5,7 @@ import sys
 
 from docker import APIClient
 
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from devkit.firewall import Firewall
 from devkit.hand import Hand
 from devkit.peers import Peers

@@ -22,7 +22,7 @@ from clawker_fw.model.engines import Machine
 from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.model.trials import FoundAddress, Lookup, Trial, TrialStep
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint, desired
+from clawker_fw.reconcile.desired_state import Blueprint, desired_state
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import documents, explaining, fleet, step_display, text
@@ -118,7 +118,7 @@ def pretty(content: bytes) -> bytes:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """Every boot and hot file of a container, byte for byte."""
-    wanted = desired(blueprint, addressing(blueprint), MACHINE, Slots(0, 1)).siblings[sibling]
+    wanted = desired_state(blueprint, addressing(blueprint), MACHINE, Slots(0, 1)).siblings[sibling]
     for path, file in {**wanted.boot, **wanted.hot}.items():
         if path.startswith("bin/"):
             continue
@@ -128,7 +128,7 @@ def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """The shape of each container."""
-    wanted = desired(blueprint, addressing(blueprint), MACHINE, Slots(1, 0)).siblings[sibling]
+    wanted = desired_state(blueprint, addressing(blueprint), MACHINE, Slots(1, 0)).siblings[sibling]
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
 
 

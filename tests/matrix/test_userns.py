@@ -5,7 +5,7 @@ from pathlib import Path
 
 from docker import APIClient
 
-from clawker_fw.stack import telemetry
+from clawker_fw.stack import collector
 from clawker_fw.stack.container import GOOD, VOLUME
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
@@ -24,7 +24,7 @@ PROGRAM, OTHERS = "40000:65532", ("65531:65531", "40000:65531", "0:0")
 
 def require_private(docker: APIClient, coredns: str) -> None:
     """Require that only the program's group can read its key, while others can read the other files."""
-    for path in (telemetry.FILE, f"{GOOD}{telemetry.FILE}"):
+    for path in (collector.FILE, f"{GOOD}{collector.FILE}"):
         read = {user: read_as(docker, user, coredns, f"{VOLUME}/{path}") for user in (PROGRAM, *OTHERS)}
         assert "PRIVATE KEY" in str(read.pop(PROGRAM)), path
         assert set(read.values()) == {None}, path

@@ -15,8 +15,8 @@ import pytest
 from clawker_fw.certificates.credentials import Pair
 from clawker_fw.certificates.x509 import mint_authority, mint_client, mint_server
 from clawker_fw.model.stacks import Sibling
+from clawker_fw.stack.collector import QUERY
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.telemetry import QUERY
 from devkit.collectors import Collector, mutual_tls
 from devkit.coredns import Program
 from devkit.programs import free_port

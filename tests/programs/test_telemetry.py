@@ -18,11 +18,11 @@ from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.model.files import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings
+from clawker_fw.stack.collector import TelemetryTarget
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import live_digests
-from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.dns import NameServer
 from devkit.envoy import HERE, Loading, Resolving, program

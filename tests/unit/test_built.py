@@ -13,7 +13,7 @@ from clawker_fw.stack.image_tar import LABELS, our_tags
 IMAGE = images.lock_image(EngineFacts("1", "1.41", "amd64"))
 SHOWN: dict[str, Any] = {
     "tags": (IMAGE.reference,),
-    "found": LABELS,
+    "image_labels": LABELS,
     "architecture": "amd64",
     "layers": (f"sha256:{IMAGE._layer[0]}",),  # noqa: SLF001 - what an engine works out by itself
 }
@@ -23,11 +23,11 @@ SHOWN: dict[str, Any] = {
     "change",
     [
         *(
-            {"found": dict(part)}
+            {"image_labels": dict(part)}
             for size in range(len(LABELS))
             for part in itertools.combinations(LABELS.items(), size)
         ),
-        {"found": {**LABELS, "dev.clawker.project": "clawker"}},
+        {"image_labels": {**LABELS, "dev.clawker.project": "clawker"}},
         {"tags": ("clawker-fw/lock:1-000000000000",)},
         {"tags": ("example/lock:1",)},
         {"architecture": "arm64"},

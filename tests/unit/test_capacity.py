@@ -1,4 +1,4 @@
-"""What a sibling may use of the engine's machine, and what follows from it."""
+"""What a sibling may use of the Docker host, and what follows from it."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from clawker_fw.errors import SettingsError
 from clawker_fw.model.differences import Cause, Finding, Verdict
 from clawker_fw.model.engines import Machine
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.settings.values import ResourceSettings, SiblingResources, parse_memory
 from clawker_fw.stack import coredns
 from clawker_fw.stack.capacity import Capacity

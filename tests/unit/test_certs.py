@@ -104,7 +104,7 @@ def test_the_certificate_that_the_collector_shows_is_asked_for_in_time(tmp_path:
         ({"envoy.key": "collector.key", "envoy.crt": "collector.crt"}, "envoy's certificate or key can't be used"),
         ({"ca.crt": x509.mint_authority("other", NOW).certificate}, "can't be used"),
         ({"coredns.crt": b"hello"}, "coredns's certificate or key can't be used"),
-        ({"ca.crt": b""}, "the authority's certificate can't be read"),
+        ({"ca.crt": b""}, "the CA's certificate can't be read"),
     ],
 )
 def test_what_cant_be_used(spoilt: dict[str, str | bytes], reason: str, tmp_path: Path) -> None:

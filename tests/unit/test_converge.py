@@ -14,7 +14,7 @@ from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile import converge, pipeline, plan
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.stack import images
@@ -60,13 +60,13 @@ def test_the_plan_that_is_shown_is_performed(
 ) -> None:
     """A run plans once for the difference, and once more to verify that nothing is left."""
     plans: list[Plan] = []
-    planning = plan.plan
+    planning = plan.make_plan
 
     def counted(*given: Any) -> Plan:  # noqa: ANN401 - passed on
         plans.append(planning(*given))
         return plans[-1]
 
-    monkeypatch.setattr(plan, "plan", counted)
+    monkeypatch.setattr(plan, "make_plan", counted)
     seen = pipeline.compare(engine, wanted)
     assert not seen.plan(ConvergeOptions()).empty
     converged(engine, wanted, seen)

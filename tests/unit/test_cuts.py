@@ -10,7 +10,7 @@ import pytest
 from clawker_fw.model.engines import Machine
 from clawker_fw.model.files import Files
 from clawker_fw.model.stacks import Sibling, Slots
-from clawker_fw.reconcile.desired import desired
+from clawker_fw.reconcile.desired_state import desired_state
 from clawker_fw.reconcile.summarize import ends_connections
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings
@@ -67,7 +67,7 @@ def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of 
     before = stacks.blueprint(MemoryEngine().facts(), *RULES).policy.opaque  # its numbers are kept by a stack
     kept = virtual.assigned(before, virtual.Numbers(), addresses.room)
     numbers = virtual.assigned(blueprint.policy.opaque, kept, addresses.room)
-    wanted = desired(blueprint, replace(addresses, numbers=numbers), Machine(2, 8 << 30), Slots(0, 0))
+    wanted = desired_state(blueprint, replace(addresses, numbers=numbers), Machine(2, 8 << 30), Slots(0, 0))
     return wanted.siblings[Sibling.ENVOY].hot
 
 
@@ -120,7 +120,7 @@ def inspecting(*rules: Entry) -> Files:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"resources":[{}]}'])
 def test_files_that_can_not_be_read(content: bytes) -> None:
     """With unreadable files, Envoy may have loaded anything, so connections may end."""
-    desired_ = rendered(*RULES)
-    running = {**desired_, LISTENERS: desired_[LISTENERS].saying(content)}
-    assert ends_connections(running, desired_)
-    assert ends_connections({}, desired_)
+    rendered_files = rendered(*RULES)
+    running = {**rendered_files, LISTENERS: rendered_files[LISTENERS].saying(content)}
+    assert ends_connections(running, rendered_files)
+    assert ends_connections({}, rendered_files)

@@ -9,8 +9,8 @@ from clawker_fw.denials import tally
 from clawker_fw.denials.tally import Tally, together
 from clawker_fw.model.containers import ContainerSpec, Shape
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried, hand_over
-from clawker_fw.stack.container import CARRIED
+from clawker_fw.reconcile.handed_over import UNKNOWN_AGENT, hand_over, handed_over
+from clawker_fw.stack.container import HANDED_OVER
 from clawker_fw.stack.files import public
 from devkit.memory.engine import MemoryEngine
 
@@ -79,8 +79,8 @@ def test_what_was_handed_over_may_be_anything() -> None:
     container = engine.create_container(ContainerSpec("x", "x", {}, Shape((), (), {}), {}))
     whole = gzip.compress(line(1, b"a.test") * 3)
     for content, count in ((whole, 3), (b"no archive", 0), (b"", 0)):
-        engine.put_files(container, {CARRIED: public(content)})
-        assert len(carried(engine, container)) == count
+        engine.put_files(container, {HANDED_OVER: public(content)})
+        assert len(handed_over(engine, container)) == count
 
 
 def test_what_was_only_counted_is_handed_over() -> None:
@@ -90,10 +90,10 @@ def test_what_was_only_counted_is_handed_over() -> None:
     old, new = (engine.create_container(ContainerSpec(name, "x", {}, Shape((), (), {}), {})) for name in "on")
     engine.inside(old).log += [BODY.decode().strip() % ("a.test", 1, 1, "x")]
     hand_over(engine, old, new)
-    assert len(carried(engine, new)) == 1  # a stopped container can't be asked
+    assert len(handed_over(engine, new)) == 1  # a stopped container can't be asked
     engine.inside(old).status = "running"
     hand_over(engine, old, new)
-    assert len(carried(engine, new)) == 1  # no refusal was only counted
+    assert len(handed_over(engine, new)) == 1  # no refusal was only counted
     engine.inside(old).status, engine.inside(old).suppressed = "running", 7
     engine.inside(old).limited = {"10.213.0.2": 9}
     counted_record = {"name": "b.test", "reason": "no-rule", "source": "10.213.0.3", "times": 4}
@@ -101,7 +101,7 @@ def test_what_was_only_counted_is_handed_over() -> None:
     engine.inside(old).log += [json.dumps({**counted_record, "line": 2})]  # since it was counted
     hand_over(engine, old, new)
     counted = Tally(Sibling.ENVOY)
-    counted.add(carried(engine, new))
+    counted.add(handed_over(engine, new))
     found = together([counted])
     times = [(each.refusal.name, each.times) for each in found.counted]
     assert (times, found.suppressed) == ([("a.test", 1), ("b.test", 4)], {UNKNOWN_AGENT: 7, "10.213.0.2": 9})

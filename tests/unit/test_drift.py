@@ -13,7 +13,7 @@ from clawker_fw.model.containers import ContainerSpec, Shape
 from clawker_fw.model.differences import Cause, Layer, Verdict
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES

@@ -11,12 +11,12 @@ from clawker_fw.agents.attachment import require_serving
 from clawker_fw.model.containers import Mount, Shape
 from clawker_fw.model.differences import Verdict
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, program_of
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 

@@ -14,7 +14,7 @@ from clawker_fw.model.engines import EngineFacts, Inside
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.origin import Origin
 from clawker_fw.reconcile import records
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ORIGIN, state_record
 from devkit import stacks

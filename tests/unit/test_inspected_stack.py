@@ -11,7 +11,7 @@ from clawker_fw.model.containers import ContainerSpec, Shape
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.report.summary import lines
 from clawker_fw.stack.envoy.signing import INTERMEDIATES, TRUST
 from clawker_fw.stack.release import Release

@@ -63,7 +63,7 @@ def test_a_chain_fits_into_a_handshake() -> None:
     for share in authority.shares(names):
         pair = authority.mint_intermediate(root_of().pair, "demo", share, NOW)
         found = x509.load_pem_x509_certificate(pair.certificate)
-        assert len(found.public_bytes(Encoding.DER)) < authority.MOST_OCTETS + 1024
+        assert len(found.public_bytes(Encoding.DER)) < authority.MOST_BYTES + 1024
 
 
 # --- what is signed -------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_anything_else_is_not() -> None:
         (replace(good, key=root.pair.key), [root], "another certificate"),
         (good, [root_of()], "a root that is not trusted"),
         (good, [], "a root that is not trusted"),
-        (root.pair, [root], "no authority for certificates of servers alone"),
+        (root.pair, [root], "not a CA for server certificates only"),
         (mint_authority("demo", NOW), [root], "can't be used"),
         (Pair(b"x", good.key), [root], "can't be used"),
         (Pair(good.certificate, b"x"), [root], "can't be used"),

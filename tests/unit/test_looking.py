@@ -15,7 +15,7 @@ from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, observe, pipeline
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED

@@ -17,7 +17,7 @@ from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.errors import SettingsError
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.summarize import ends_connections
 from clawker_fw.rules.observing import Observing
@@ -32,7 +32,7 @@ from clawker_fw.settings.validation import load_settings
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import rule_set
-from tests.unit.test_ends import end_rules
+from tests.unit.test_expiry import end_rules
 
 NOW, END = 1_800_000_000, 1_800_000_600
 HTTPS, HTTP = (Protocol.HTTPS, 443), (Protocol.HTTP, 80)

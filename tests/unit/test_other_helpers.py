@@ -7,7 +7,7 @@ import pytest
 
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.plan import staged
 from clawker_fw.reconcile.steps import ConvergeOptions, describe
 from clawker_fw.stack import labels

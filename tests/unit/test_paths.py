@@ -142,7 +142,7 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
             "anybody on the way would get `github`",
         ),
         ({"inject": "github", "inspect": False}, "contradict each other"),
-        ({"inject": "github", "proto": "http"}, "nothing is looked into over http"),
+        ({"inject": "github", "proto": "http"}, "nothing is inspected over http"),
         ({"path_rules": [allow("/x")], "inject": "Git.Hub"}, "is not a name for a secret"),
         ({"path_rules": [allow("/x")], "inject": {"secret": "x", "as": "digest"}}, "inject"),
         ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
@@ -169,7 +169,7 @@ def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
     one, other, plain = rule(inspect=True, note="1"), rule(path_rules=[allow("/x")], note="2"), rule(note="3")
     for first, second, why in (
         (one, other, "differ in their paths"),
-        (other, plain, "only one of them looks into TLS"),
+        (other, plain, "only one of them inspects TLS"),
     ):
         with pytest.raises(ConflictsError, match=why) as caught:
             RuleSet.of([first, second])
@@ -231,7 +231,7 @@ def test_so_many_rules_look_into_tls() -> None:
     """The number is limited: each has routes and filter chains, which cost Envoy time and at least 20 KB."""
     many = [rule(dst=f"n{number}.test", inspect=True) for number in range(MOST_INSPECTED + 1)]
     assert len(RuleSet.of(many[1:]).rules) == MOST_INSPECTED
-    with pytest.raises(TooManyError, match="10,001 rules that look into TLS; at most 10,000"):
+    with pytest.raises(TooManyError, match="10,001 rules that inspect TLS; at most 10,000"):
         RuleSet.of(many)
 
 

@@ -11,13 +11,13 @@ import pytest
 from clawker_fw.model.desired import version_of
 from clawker_fw.model.differences import Cause
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.stacks import Slots
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, Detach, Drain, Remove, Rename
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import labels

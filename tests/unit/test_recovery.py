@@ -18,7 +18,7 @@ from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress, RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.lock import Lock, holder
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress, describe

@@ -230,7 +230,7 @@ def test_a_relay_that_does_not_listen_is_removed(engine: MemoryEngine, release: 
     with pytest.raises(NotProvenError) as failed:
         run(engine, release)
     assert failed.value.code == "relay-not-ready"
-    assert "nobody listens on port 80" in failed.value.context
+    assert "no program listens on port 80" in failed.value.context
     assert engine.container(RELAY) is None
 
 

@@ -2,7 +2,7 @@
 
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
-from clawker_fw.stack import policy
+from clawker_fw.stack import name_list
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -16,9 +16,9 @@ def test_what_was_committed_is_unknown(memory: MemoryEngine, release: Release) -
     stacks.converged(memory, wanted)
     files = memory.inside("clawker-coredns").files
     for content in (b"{}", b"[1]", b"no json", b"[" * 100_000):
-        files[policy.RULES] = public(content)
+        files[name_list.RULES] = public(content)
         seen = pipeline.compare(memory, wanted)
         assert seen.rule_changes is None
-        assert {(each.sibling, each.field) for each in seen.diff.findings} == {(Sibling.COREDNS, policy.RULES)}
-    del files[policy.RULES]
+        assert {(each.sibling, each.field) for each in seen.diff.findings} == {(Sibling.COREDNS, name_list.RULES)}
+    del files[name_list.RULES]
     assert pipeline.compare(memory, wanted).rule_changes is None

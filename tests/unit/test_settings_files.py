@@ -57,7 +57,7 @@ def test_nobody_waits_for_a_pipe_without_end(pipe: Path, monkeypatch: pytest.Mon
 
 def test_a_file_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device or a sparse file uses no more memory than the longest settings."""
-    monkeypatch.setattr(files, "MOST_OCTETS", 5 << 20)
+    monkeypatch.setattr(files, "MOST_BYTES", 5 << 20)
     holes = tmp_path / "holes"
     with holes.open("wb") as file:
         file.truncate(1 << 40)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.watch.trust import Steady
+from clawker_fw.watch.trusted_settings import Steady
 
 
 class Clocks:

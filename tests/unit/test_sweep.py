@@ -15,7 +15,7 @@ from clawker_fw.model.containers import ContainerSpec, Shape
 from clawker_fw.model.differences import Verdict
 from clawker_fw.reconcile import converge
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ATTEMPT
 from clawker_fw.stack.release import Release

@@ -13,7 +13,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.stack.virtual import Numbers, assigned

@@ -20,16 +20,16 @@ from clawker_fw.model.engines import Event
 from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import WantedSecret
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.ends import ENDS
+from clawker_fw.stack.expiry import EXPIRIES
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Reaction, RunOutcome, matters, ours
 from clawker_fw.watch.reactions import Heal
@@ -216,7 +216,7 @@ def test_a_rule_that_has_ended_is_taken_away_soon(watched: Watched, tmp_path: Pa
     """If the containers have not expired a rule, as in memory, the watcher removes it."""
     ending(watched, tmp_path / "clawker-fw.yaml", 12)
     assert watched.until(20, heal=heal) == ["0 start nothing", "15 interval heal done", "16 event nothing"]
-    assert json.loads(watched.engine.inside(ENVOY).files[ENDS].content) == {"ends": []}
+    assert json.loads(watched.engine.inside(ENVOY).files[EXPIRIES].content) == {"ends": []}
 
 
 def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_secret_that_no_rule_needs_any_more_wakes_nobody(watched: Watched, tmp
 def test_none_only_tells(watched: Watched) -> None:
     """With `--heal none`, differences are only reported."""
     assert watched.until(20, (10, partial(watched.engine.stop, ENVOY)), heal=Heal.NONE)[1:] == ["10 event leave"]
-    assert [each.field for each in watched.decisions[-1][1].found] == ["status"]
+    assert [each.field for each in watched.decisions[-1][1].findings] == ["status"]
     assert watched.engine.inside(ENVOY).status == "exited"
 
 

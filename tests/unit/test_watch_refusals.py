@@ -14,7 +14,7 @@ from clawker_fw.agents import names
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.desired import addressing
+from clawker_fw.reconcile.desired_state import addressing
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.metrics import Metrics

@@ -18,14 +18,14 @@ from clawker_fw.errors import (
 from clawker_fw.model.containers import Mount
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault
 from clawker_fw.settings.secrets.wanted import wanted as wanted_secrets
 from clawker_fw.stack.files import public
-from clawker_fw.stack.policy import POLICY
+from clawker_fw.stack.name_list import POLICY
 from clawker_fw.watch.reactions import Heal
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

@@ -53,7 +53,7 @@ class InspectedHost:
 
 def inspected_host(policy: Policy) -> InspectedHost | None:
     """Return the first inspected host, preferably one with an exact name, which surely exists."""
-    found: InspectedHost | None = None
+    host: InspectedHost | None = None
     for rule in policy.rules.rules:
         name = rule.destination.name
         if rule.denies or rule.paths is None or rule.port is None:
@@ -63,17 +63,17 @@ def inspected_host(policy: Policy) -> InspectedHost | None:
         below = f"{_NOWHERE[1:]}.{name}"
         allowed = policy.decide(below, Protocol.HTTPS, rule.port).allowed
         subtree = rule.destination.subtree
-        if not subtree or found is None:
-            found = InspectedHost(name, rule.port, rule.paths, "" if allowed else below, subtree)
+        if not subtree or host is None:
+            host = InspectedHost(name, rule.port, rule.paths, "" if allowed else below, subtree)
         if not subtree:
             break
-    return found
+    return host
 
 
 def attempts_in_tls(envoy: str, host: InspectedHost, roots: str) -> Iterator[Case]:
     """Yield the attempts. `envoy` is its address, and `roots` are the stack's root certificates (PEM)."""
-    for each in (*_controls(host), *_attacks(host)):
-        yield replace(each, address=f"{envoy}:{host.port}", roots=roots)
+    for case in (*_controls(host), *_attacks(host)):
+        yield replace(case, address=f"{envoy}:{host.port}", roots=roots)
 
 
 def _attacks(host: InspectedHost) -> Iterator[Case]:
@@ -111,19 +111,19 @@ def _request(host: InspectedHost, id_: str, words: str, method: str, target: str
 
 
 def _elsewhere(host: InspectedHost) -> str:
-    literal = (each.path for each in host.paths.rules if not each.expression)
-    return next((each for each in (_NOWHERE, *literal) if host.refuses("GET", each)), "")
+    literal = (rule.path for rule in host.paths.rules if not rule.expression)
+    return next((path for path in (_NOWHERE, *literal) if host.refuses("GET", path)), "")
 
 
 def _inside(host: InspectedHost) -> str:
-    literal = (each.path for each in host.paths.rules if not each.expression)
-    return next((each for each in (*literal, _NOWHERE) if each != "/" and not host.refuses("GET", each)), "")
+    literal = (rule.path for rule in host.paths.rules if not rule.expression)
+    return next((path for path in (*literal, _NOWHERE) if path != "/" and not host.refuses("GET", path)), "")
 
 
 def _methods(host: InspectedHost) -> Iterator[Case]:
     yield _request(host, "trace", "TRACE", TRACE, _inside(host) or "/")
-    for path in (each.path for each in host.paths.rules if each.methods and not each.expression):
-        if method := next((each for each in _SAFE if host.refuses(each, path)), ""):
+    for path in (rule.path for rule in host.paths.rules if rule.methods and not rule.expression):
+        if method := next((candidate for candidate in _SAFE if host.refuses(candidate, path)), ""):
             words = f"{method}, which no rule allows there,"
             yield _request(host, "method", words, method, path)
             return
@@ -140,10 +140,10 @@ def _tricks(host: InspectedHost) -> Iterator[Case]:
 
 
 def _git(host: InspectedHost) -> Iterator[Case]:
-    for each in host.paths.repositories:
-        if each.access is Access.READ:
-            target = f"/{each.name}.git/info/refs?service=git-receive-pack"
-            yield _request(host, "push", f"A push to {each.name}", "GET", target)
+    for repository in host.paths.repositories:
+        if repository.access is Access.READ:
+            target = f"/{repository.name}.git/info/refs?service=git-receive-pack"
+            yield _request(host, "push", f"A push to {repository.name}", "GET", target)
             return
 
 
@@ -159,5 +159,5 @@ def _other_hosts(host: InspectedHost) -> Iterator[Case]:
             f"GET {path} HTTP/1.1\r\nHost: {host.name}\r\nHost: {REFUSED_NAME}",
         ),
     ):
-        told = f"{words} to {host.name}"
-        yield Case(f"inspected-{id_}", told, _OTHER_HOST, "request", name=host.name, text=head + end)
+        title = f"{words} to {host.name}"
+        yield Case(f"inspected-{id_}", title, _OTHER_HOST, "request", name=host.name, text=head + end)

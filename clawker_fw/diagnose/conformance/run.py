@@ -5,15 +5,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.agents.attachment import attachment
-from clawker_fw.agents.trust import roots_of
+from clawker_fw.agents.trusted_roots import roots_of
 from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_host
 from clawker_fw.diagnose.conformance.table import Case, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.desired import addressing
-from clawker_fw.reconcile.errand import errand
+from clawker_fw.reconcile.desired_state import addressing
+from clawker_fw.reconcile.one_shot import one_shot
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, trial_name
@@ -57,21 +57,21 @@ def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
         *(attempts_in_tls(envoy, inspected, roots_of(seen.observed).decode()) if inspected else ()),
     )
     outcomes = _outcomes(engine, seen, tried)
-    return [CaseResult.of(each, outcomes.get(each.id, "not tried")) for each in tried]
+    return [CaseResult.of(case, outcomes.get(case.id, "not tried")) for case in tried]
 
 
 def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -> dict[str, str]:
     project, address = seen.desired.project, str(addressing(seen.blueprint, seen.observed).trial)
-    told = json.dumps([each.instruction() for each in tried]).encode()
+    content = json.dumps([case.instruction() for case in tried]).encode()
     shape = attachment(seen.desired).shape([HELPER_PATH], ["attempts"])
     spec = ContainerSpec(
         name=trial_name(project),
         image=seen.observed.siblings[Sibling.COREDNS].container.image,
         labels=labels.ownership_labels(project),
         shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
-        files={HELPER: seen.blueprint.helper, ATTEMPTS: public(told)},
+        files={HELPER: seen.blueprint.helper, ATTEMPTS: public(content)},
     )
-    with errand(engine, project, spec, _WITHIN) as lines:
+    with one_shot(engine, project, spec, _WITHIN) as lines:
         return _answers(lines)
 
 
@@ -80,7 +80,7 @@ def _answers(lines: tuple[str, ...] | None) -> dict[str, str]:
         raise EngineError(
             "conformance-silent",
             f"The attempts did not end within {_WITHIN:g} s.",
-            hint="The engine's machine is overloaded: try again later.",
+            hint="The Docker host is overloaded: try again later.",
         )
     answers: dict[str, str] = {}
     for line in lines:

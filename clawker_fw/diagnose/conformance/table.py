@@ -42,8 +42,8 @@ class Case:
 
     def instruction(self) -> Mapping[str, str | int]:
         """Return the helper's parameters, without the expected outcome."""
-        told = ("id", "kind", "network", "address", "name", "type", "text", "roots")
-        return {**{name: getattr(self, name) for name in told}, "class": self.class_}
+        fields = ("id", "kind", "network", "address", "name", "type", "text", "roots")
+        return {**{name: getattr(self, name) for name in fields}, "class": self.class_}
 
 
 _ABSENT = frozenset({"network is unreachable", "no route to host"})

@@ -1,1 +1,1 @@
-"""The comparisons of `diff`, one module for each layer."""
+"""The comparisons of `diff`, one module per layer."""

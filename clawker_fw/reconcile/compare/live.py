@@ -7,7 +7,7 @@ from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.hot import last_commit
 from clawker_fw.reconcile.compare.pair import SiblingPair
-from clawker_fw.stack.container import EYE, program_of
+from clawker_fw.stack.container import PROBER, program_of
 from clawker_fw.stack.envoy import signing
 
 ANSWER = "answer"
@@ -55,8 +55,13 @@ def as_agents_see(pair: SiblingPair) -> Iterator[Finding]:
     Docker host drops agents' packets, another Envoy would not get them either.
     """
     resolver = pair.observed.siblings.get(Sibling.COREDNS)
-    wanted = pair.desired.siblings[Sibling.COREDNS].hot.get(EYE)
-    if resolver is None or resolver.probe is None or resolver.probe.network or resolver.files.get(EYE) != wanted:
+    wanted = pair.desired.siblings[Sibling.COREDNS].hot.get(PROBER)
+    if (
+        resolver is None
+        or resolver.probe is None
+        or resolver.probe.network
+        or resolver.files.get(PROBER) != wanted
+    ):
         return
     name = pair.wanted.sibling.value
     problems, dropped = resolver.probe.agents_see.get(name), name in resolver.probe.dropped

@@ -48,11 +48,13 @@ class RelayComparison:
 
         Of two agents with the same number, only one can run. It has the relay; if none runs, the first by name.
         """
-        found: dict[str, tuple[str, Publication]] = {}
-        for view in sorted(self.observed.publishers, key=lambda each: (not each.running, each.name)):
+        by_name: dict[str, tuple[str, Publication]] = {}
+        for view in sorted(
+            self.observed.publishers, key=lambda publisher: (not publisher.running, publisher.name)
+        ):
             if publication := publication_of(view, self.desired.project, self._agents):
-                found.setdefault(relay_name(self.desired.project, publication.number), (view.id, publication))
-        return found
+                by_name.setdefault(relay_name(self.desired.project, publication.number), (view.id, publication))
+        return by_name
 
     @cached_property
     def network(self) -> NetworkSpec | None:
@@ -69,11 +71,11 @@ class RelayComparison:
         Raises:
             SettingsError: if it does not exist, and no subnet is free.
         """
-        observed, there = self.observed, self.observed.publishing
-        if there and there.subnets:
-            return there.subnets[0]
-        ours = [subnet for each in observed.networks.values() for subnet in each.subnets]
-        taken = [*observed.subnets, *ours, *(each.subnet for each in self.desired.networks.values())]
+        observed, network = self.observed, self.observed.publishing
+        if network and network.subnets:
+            return network.subnets[0]
+        ours = [subnet for network in observed.networks.values() for subnet in network.subnets]
+        taken = [*observed.subnets, *ours, *(network.subnet for network in self.desired.networks.values())]
         routed = [route for route in observed.engine.routes if route not in taken]
         return free_subnet(Role.EGRESS, taken, routed)
 
@@ -81,7 +83,9 @@ class RelayComparison:
     def _blocked(self) -> set[str]:
         project = self.desired.project
         return {
-            each.name for each in self.observed.listing if each.name in self.wanted and not is_relay(each, project)
+            container.name
+            for container in self.observed.listing
+            if container.name in self.wanted and not is_relay(container, project)
         }
 
     @cached_property
@@ -91,28 +95,31 @@ class RelayComparison:
             return {}
         place, machine = (self.desired, self._agents, self.network.subnet), self.observed.machine
         published = self._published.items()
-        return {name: relay_spec(*place, each, agent, machine=machine) for name, (agent, each) in published}
+        return {
+            name: relay_spec(*place, publication, agent, machine=machine)
+            for name, (agent, publication) in published
+        }
 
     @property
     def unlike(self) -> NetworkView | None:
         """The network for published ports, if it differs from the one we create."""
-        there = self.observed.publishing
-        return there if there and self.network and any(_of_network(there, self.network)) else None
+        network = self.observed.publishing
+        return network if network and self.network and any(_of_network(network, self.network)) else None
 
     def findings(self) -> Iterator[Finding]:
         """Yield every difference. People must resolve a name or a subnet that is taken."""
         if self._published and self.network is None:
             yield _finding(_NETWORK, "no subnet is free", "a free subnet", Cause.AGENT, Action.NONE)
             return
-        there = {each.container.name: each for each in self.observed.relays}
+        relays = {relay.container.name: relay for relay in self.observed.relays}
         for name in sorted(self._blocked):
             yield _finding(name, "not made by clawker-fw", "running", Cause.AGENT, Action.NONE)
-        for name, relay in sorted(there.items()):
+        for name, relay in sorted(relays.items()):
             if name in self.wanted:
                 yield from self._differences(relay, self.wanted[name])
             else:
                 yield _finding(name, relay.container.status, None, Cause.AGENT, Action.UNPUBLISH)
-        for name in sorted(self.wanted.keys() - there.keys() - self._blocked):
+        for name in sorted(self.wanted.keys() - relays.keys() - self._blocked):
             yield _finding(name, "missing", "running", Cause.AGENT, Action.PUBLISH)
         if self.network and (network := self.observed.publishing):
             recorded = recorded_fields(network, self.network)
@@ -122,16 +129,16 @@ class RelayComparison:
 
     def selected(self, findings: tuple[Finding, ...]) -> "RelayChanges":
         """Return the changes that close these findings."""
-        found = (each.field for each in findings if each.action in RELAYING)
-        names = {each.removeprefix(FIELD).partition(".")[0] for each in found}
+        fields = (finding.field for finding in findings if finding.action in RELAYING)
+        names = {field.removeprefix(FIELD).partition(".")[0] for field in fields}
         again = _NETWORK in names
         free = ((name, spec) for name, spec in sorted(self.wanted.items()) if name not in self._blocked)
         made = tuple(spec for name, spec in free if again or name in names)
-        there = self.observed.publishing
+        network = self.observed.publishing
         return RelayChanges(
-            removed=tuple(each for each in self.observed.relays if again or each.container.name in names),
-            network_removed=there if again else None,
-            network_made=self.network if made and (again or there is None) else None,
+            removed=tuple(relay for relay in self.observed.relays if again or relay.container.name in names),
+            network_removed=network if again else None,
+            network_made=self.network if made and (again or network is None) else None,
             made=made,
         )
 

@@ -9,7 +9,7 @@ from clawker_fw.model.origin import ShippedPreset
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.container import recorded_origin
-from clawker_fw.stack.policy import recorded
+from clawker_fw.stack.name_list import recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,23 @@ def rule_changes(observed: Observed, rules: RuleSet, desired: Desired) -> RuleCh
     if before is None:
         return None
     known, wanted = set(before), set(rules.lines)
-    added = tuple(each for each in rules.lines if each not in known)
-    removed = tuple(each for each in before if each not in wanted)
+    added = tuple(line for line in rules.lines if line not in known)
+    removed = tuple(line for line in before if line not in wanted)
     presets = preset_changes(observed, desired, {*added, *removed}) if added or removed else ()
     return RuleChanges(added, removed, presets)
 
 
 def preset_changes(observed: Observed, desired: Desired, changed: AbstractSet[str]) -> tuple[PresetChange, ...]:
     """Return the presets that changed some rules. `changed` are the added and removed rules."""
-    before = {each.name: each for each in _presets_of_stack(observed)}
-    found = (
+    before = {preset.name: preset for preset in _presets_of_stack(observed)}
+    changes = (
         PresetChange(
-            each.name, known.version, each.version, tuple(sorted(({*each.rules} ^ {*known.rules}) & changed))
+            preset.name, known.version, preset.version, tuple(sorted(({*preset.rules} ^ {*known.rules}) & changed))
         )
-        for each in _desired_presets(desired)
-        if (known := before.get(each.name))
+        for preset in _desired_presets(desired)
+        if (known := before.get(preset.name))
     )
-    return tuple(each for each in found if each.rules)
+    return tuple(change for change in changes if change.rules)
 
 
 def rules_only_by_upgrade(observed: Observed, desired: Desired) -> bool:
@@ -72,7 +72,7 @@ def rules_only_by_upgrade(observed: Observed, desired: Desired) -> bool:
     if running is None or wanted is None:
         return False
     changed = {*running} ^ {*wanted}
-    explained = {rule for each in preset_changes(observed, desired, changed) for rule in each.rules}
+    explained = {rule for change in preset_changes(observed, desired, changed) for rule in change.rules}
     return bool(changed) and changed == explained
 
 

@@ -19,7 +19,7 @@ SiblingVerdict = Annotated[
     Verdict,
     WithJsonSchema(
         {
-            "enum": [each.value for each in Verdict if each is not Verdict.OPEN],
+            "enum": [verdict.value for verdict in Verdict if verdict is not Verdict.OPEN],
             "description": "`unknown`: something could not be read. Never treat it as `current`.",
         }
     ),
@@ -72,7 +72,7 @@ class ErrorPart:
     """What to do; null if there is no advice."""
     exit_code: Annotated[
         int,
-        WithJsonSchema({"enum": [each.value for each in ExitCode if each > ExitCode.DRIFT], "type": "integer"}),
+        WithJsonSchema({"enum": [code.value for code in ExitCode if code > ExitCode.DRIFT], "type": "integer"}),
     ]
     """The exit code of the command."""
 

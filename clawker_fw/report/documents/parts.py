@@ -17,7 +17,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.compare.rules import RuleChanges
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.report.documents import SiblingVerdict
 from clawker_fw.report.facts import unified_diff
@@ -95,7 +95,8 @@ class SettingsUsed(SettingsNamed):
     def of(cls, blueprint: Blueprint | None, observed: Observed) -> "SettingsUsed":
         """Return the settings. Without a blueprint, they are unreadable."""
         made_from = [
-            MadeFrom(each.path or None, each.host, each.project) for each in records.recorded_origins(observed)
+            MadeFrom(origin.path or None, origin.host, origin.project)
+            for origin in records.recorded_origins(observed)
         ]
         if blueprint is None:
             return cls(None, "unreadable", made_from, [])
@@ -154,8 +155,10 @@ class AgentDocument:
 
     @classmethod
     def of(cls, agent: Agent, *further: int) -> Self:
-        found = [(each, True) for each in agent.openings] + [(each, False) for each in agent.weaknesses]
-        reasons = [AgentReason(each.code, each.phrase, opens) for each, opens in found]
+        openings = [(opening, True) for opening in agent.openings] + [
+            (weakness, False) for weakness in agent.weaknesses
+        ]
+        reasons = [AgentReason(opening.code, opening.phrase, opens) for opening, opens in openings]
         address, since = agent.address or None, agent.since or None
         published = list(agent.published)
         return cls(
@@ -174,7 +177,7 @@ class FindingDocument:
     desired: Value
     """null where there is no value."""
     cause: Cause
-    """`settings`: as we made it, but settings or rules have changed since. `machine`: what the engine's machine
+    """`settings`: as we made it, but settings or rules have changed since. `machine`: what the Docker host
     has is different now, and no setting says what to use of it. `upgrade`: as another release made it. `tamper`:
     changed by somebody else."""
     action: Action
@@ -207,13 +210,13 @@ class FileFinding(FindingDocument):
     """A unified diff."""
 
 
-def finding(found: Finding) -> FindingDocument | ImageFinding | FileFinding:
+def finding(finding: Finding) -> FindingDocument | ImageFinding | FileFinding:
     """Return a difference, with its versions or its diff."""
-    values = (found.layer, found.field, found.running, found.desired, found.cause, found.action)
-    if found.versions:
-        return ImageFinding(*values, Versions(*found.versions))
-    if found.contents:
-        return FileFinding(*values, "".join(unified_diff(found)))
+    values = (finding.layer, finding.field, finding.running, finding.desired, finding.cause, finding.action)
+    if finding.versions:
+        return ImageFinding(*values, Versions(*finding.versions))
+    if finding.contents:
+        return FileFinding(*values, "".join(unified_diff(finding)))
     return FindingDocument(*values)
 
 
@@ -226,8 +229,10 @@ class SiblingFindings:
     findings: list[FindingDocument | ImageFinding | FileFinding]
 
     @classmethod
-    def both(cls, found: Diff) -> "list[SiblingFindings]":
-        return [cls(each, found.verdicts[each], [finding(one) for one in found.of(each)]) for each in Sibling]
+    def both(cls, diff: Diff) -> "list[SiblingFindings]":
+        return [
+            cls(sibling, diff.verdicts[sibling], [finding(one) for one in diff.of(sibling)]) for sibling in Sibling
+        ]
 
 
 BothSiblings = Annotated[list[SiblingFindings], Field(min_length=2, max_length=2)]

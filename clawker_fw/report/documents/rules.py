@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from clawker_fw.denials.usage import Period, Worth, unused, worths
+from clawker_fw.denials.usage import Period, RuleUsage, unused, usage_of_rules
 from clawker_fw.model.json_types import Moment
 from clawker_fw.model.usage import Usage
 from clawker_fw.report.documents import Document, ErrorPart
@@ -35,9 +35,9 @@ class RuleUse:
     """Bytes to agents in these."""
 
     @classmethod
-    def of(cls, worth: Worth) -> "RuleUse":
-        last = None if worth.last is None else _moment(worth.last)
-        return cls(last, worth.connections, worth.received, worth.sent)
+    def of(cls, usage: RuleUsage) -> "RuleUse":
+        last = None if usage.last is None else _moment(usage.last)
+        return cls(last, usage.connections, usage.received, usage.sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ListedRule:
     action: RuleAction
     allow_private: bool
     paths: list[str] | None
-    """What is allowed of the host, in the order in which it decides, if its TLS is looked into; else null."""
+    """What is allowed of the host, in the order in which it decides, if its TLS is inspected; else null."""
     until: Moment | None
     """When the rule ends; null: never."""
     ended: bool
@@ -102,10 +102,14 @@ class RulesListDocument(Document):
     @classmethod
     def of(cls, loaded: Loaded, named_by: str, now: float, usage: Usage | None = None) -> "RulesListDocument":
         """Return the answer. `now` is in seconds since 1970; `named_by` chose the settings."""
-        worth = {each.rule: RuleUse.of(each) for each in worths(loaded.rules, usage)} if usage else {}
+        usages = (
+            {rule_usage.rule: RuleUse.of(rule_usage) for rule_usage in usage_of_rules(loaded.rules, usage)}
+            if usage
+            else {}
+        )
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
-            rules=[ListedRule.of(each, now, worth.get(each)) for each in loaded.rules.rules],
+            rules=[ListedRule.of(rule, now, usages.get(rule)) for rule in loaded.rules.rules],
             used_since=_moment(usage.since) if usage else None,
         )
 
@@ -156,15 +160,21 @@ class RulesUnusedDocument(Document):
 
     @classmethod
     def of(
-        cls, loaded: Loaded, named_by: str, found: Sequence[Worth], period: Period, usage: Usage
+        cls, loaded: Loaded, named_by: str, usages: Sequence[RuleUsage], period: Period, usage: Usage
     ) -> "RulesUnusedDocument":
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
             period=KnownPeriod.of(period, usage.lost),
-            rules=len(found),
+            rules=len(usages),
             unused=[
-                UnusedRule(str(each.rule), each.rule.place, each.rule.preset or None, RuleUse.of(each), each.open)
-                for each in unused(found, period)
+                UnusedRule(
+                    str(rule_usage.rule),
+                    rule_usage.rule.place,
+                    rule_usage.rule.preset or None,
+                    RuleUse.of(rule_usage),
+                    rule_usage.open,
+                )
+                for rule_usage in unused(usages, period)
             ],
         )
 
@@ -257,4 +267,4 @@ def _moment(seconds: float) -> str:
 
 
 def _warnings(remarks: Iterable[Remark]) -> list[RuleWarning]:
-    return [RuleWarning(each.code, f"{each}.") for each in remarks]
+    return [RuleWarning(remark.code, f"{remark}.") for remark in remarks]

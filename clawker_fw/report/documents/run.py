@@ -8,7 +8,7 @@ from pydantic import Field, WithJsonSchema
 
 from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.agents.judge import Agent
-from clawker_fw.agents.trust import TARGET
+from clawker_fw.agents.trusted_roots import TARGET
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.observed import Attempt
 from clawker_fw.reconcile.apply import Progress
@@ -50,16 +50,16 @@ class DriftDocument(Document):
 
     @classmethod
     def of(
-        cls, seen: Comparison, said: Summary | None, verdict: Verdict, agents: Sequence[Agent] | None
+        cls, seen: Comparison, run_summary: Summary | None, verdict: Verdict, agents: Sequence[Agent] | None
     ) -> "DriftDocument":
         """Return the answer. `verdict` is the whole stack's; `agents` is None if they are left out."""
         return cls(
             verdict=verdict,
             busy=seen.busy,
             warnings=seen.advice,
-            summary=summary.lines(said),
+            summary=summary.lines(run_summary),
             rules=seen.rule_changes,
-            agents=None if agents is None else [AgentDocument.of(each) for each in agents],
+            agents=None if agents is None else [AgentDocument.of(agent) for agent in agents],
             siblings=SiblingFindings.both(seen.diff),
             failed_attempt=seen.failed_attempt,
             settings=SettingsUsed.of(seen.blueprint, seen.observed),
@@ -178,7 +178,7 @@ class RunDocument(Document):
     def of(
         cls,
         before: Comparison,
-        said: Summary | None,
+        run_summary: Summary | None,
         after: Comparison,
         *,
         planned: Iterable[Step] = (),
@@ -188,9 +188,9 @@ class RunDocument(Document):
             verdict=after.diff.verdict,
             changed=bool(performed),
             warnings=after.advice,
-            summary=summary.lines(said),
+            summary=summary.lines(run_summary),
             rules=before.rule_changes,
-            steps=[_step(each) for each in (*planned, *(done.step for done in performed))],
+            steps=[_step(step) for step in (*planned, *(done.step for done in performed))],
             notes=[Note(describe(done.step), done.note) for done in performed if done.note],
             siblings=SiblingFindings.both(before.diff),
             settings=SettingsUsed.of(after.blueprint, after.observed),

@@ -81,8 +81,8 @@ def describe(kind: type, properties: dict[str, Any]) -> None:
 
 def _meanings(kind: type) -> Iterator[tuple[str, str]]:
     """Yield each documented field's name in JSON, and its docstring."""
-    (found,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    for pair in pairwise(getattr(found, "body", ())):
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    for pair in pairwise(getattr(definition, "body", ())):
         match pair:
             case (ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words)))):
                 yield name.rstrip("_"), " ".join(words.split())

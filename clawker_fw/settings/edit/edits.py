@@ -87,7 +87,7 @@ class Addition:
         return replace(
             old.paths,
             rules=ordered(
-                [*old.paths.rules, *(more for each in self.rule.paths.rules for more in also(old.paths, each))]
+                [*old.paths.rules, *(more for rule in self.rule.paths.rules for more in also(old.paths, rule))]
             ),
             websocket=old.paths.websocket or self.rule.paths.websocket,
         )
@@ -139,7 +139,7 @@ class Removal:
         return " ".join(word for word in (self.action, self.protocol, name) if word)
 
 
-def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> tuple[Edit, list[EditResult]]:
+def add(entries: Sequence[Written], additions: Iterable[Addition], now: float) -> tuple[Edit, list[EditResult]]:
     """Decide how to add rules. `now` is in seconds since 1970.
 
     Raises:
@@ -147,9 +147,9 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             or allow less, or an expired rule gets no new expiry.
     """
     known: dict[object, list[Written]] = {}
-    for each in there:
-        known.setdefault(identity(each.rule), []).append(each)
-    end = sum(each.position is not None for each in there)
+    for entry in entries:
+        known.setdefault(identity(entry.rule), []).append(entry)
+    end = sum(entry.position is not None for entry in entries)
     changed: dict[int, Fields] = {}
     added: dict[int, Addition] = {}
     """New entries by position: a second addition to the same rule is merged into its entry."""
@@ -162,54 +162,56 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             added[end] = addition
             end += 1
         if same:
-            last = max((each.rule for each in same), key=ends)  # the one that is in force
+            last = max((entry.rule for entry in same), key=ends)  # the one that is in force
             _require_lasting(last, addition.onto(last), now)
-        for each in same:
-            after = addition.onto(each.rule)
-            fields = _changes(each.rule, after)
-            if fields and each.position is None:
-                raise _included(each.rule)
-            if each.position in added:
-                note = added[each.position].note if addition.note is None else addition.note
-                added[each.position] = replace(added[each.position], rule=after, note=note)
-                known[identity(addition.rule)] = [Written(after, each.position)]
-            elif fields and each.position is not None:
-                changed[each.position] = fields
+        for entry in same:
+            after = addition.onto(entry.rule)
+            fields = _changes(entry.rule, after)
+            if fields and entry.position is None:
+                raise _included(entry.rule)
+            if entry.position in added:
+                note = added[entry.position].note if addition.note is None else addition.note
+                added[entry.position] = replace(added[entry.position], rule=after, note=note)
+                known[identity(addition.rule)] = [Written(after, entry.position)]
+            elif fields and entry.position is not None:
+                changed[entry.position] = fields
             if not fields:
-                results.append(EditResult(EditOutcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
+                results.append(
+                    EditResult(EditOutcome.UNCHANGED, str(entry.rule), entry.rule.place, entry.position)
+                )
                 continue
             phrases = tuple(_phrase(name, value) for name, value in fields.items())
-            results.append(EditResult(EditOutcome.CHANGED, str(after), each.rule.place, each.position, phrases))
+            results.append(EditResult(EditOutcome.CHANGED, str(after), entry.rule.place, entry.position, phrases))
     return Edit(changed=changed, added=[addition.fields for addition in added.values()]), results
 
 
-def resulting(there: Iterable[Rule], addition: Addition) -> list[Rule]:
+def resulting(rules: Iterable[Rule], addition: Addition) -> list[Rule]:
     """Return the rules after an addition that `add` accepts. Raise RefusedError if a rule would allow less."""
     same = identity(addition.rule)
-    after = [addition.onto(rule) if identity(rule) == same else rule for rule in there]
+    after = [addition.onto(rule) if identity(rule) == same else rule for rule in rules]
     return after if any(identity(rule) == same for rule in after) else [*after, addition.rule]
 
 
-def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[EditResult]]:
+def remove(entries: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[EditResult]]:
     """Decide which rules to remove at a time. Raise RefusedError if one is in an included file or a preset."""
     removed: dict[int, int] = {}
     results: list[EditResult] = []
     for removal in removals:
-        found = [each for each in there if removal.matches(each.rule)]
-        if not found:
+        matching = [entry for entry in entries if removal.matches(entry.rule)]
+        if not matching:
             results.append(EditResult(EditOutcome.NOT_FOUND, str(removal)))
-        for each in found:
-            if each.position is None:
-                raise _included(each.rule)
-            if each.position not in removed:
-                removed[each.position] = len(results)
-                results.append(EditResult(EditOutcome.REMOVED, str(each.rule), each.rule.place))
+        for entry in matching:
+            if entry.position is None:
+                raise _included(entry.rule)
+            if entry.position not in removed:
+                removed[entry.position] = len(results)
+                results.append(EditResult(EditOutcome.REMOVED, str(entry.rule), entry.rule.place))
     if removed:
-        after = Policy(RuleSet(tuple(each.rule for each in there if each.position not in removed)).at(now))
-        for each in (one for one in there if one.position in removed):
-            place = removed[each.position or 0]
-            names = () if each.rule.denies else _within(after, each.rule)
-            decisions = (after.decide(name, *key) for name in names for key in each.rule.keys)
+        after = Policy(RuleSet(tuple(entry.rule for entry in entries if entry.position not in removed)).at(now))
+        for entry in (one for one in entries if one.position in removed):
+            place = removed[entry.position or 0]
+            names = () if entry.rule.denies else _within(after, entry.rule)
+            decisions = (after.decide(name, *key) for name in names for key in entry.rule.keys)
             if other := next((one.rule for one in decisions if one.allowed), None):
                 results[place] = replace(results[place], allowed_by=str(other))
     return Edit(removed=frozenset(removed)), results
@@ -226,7 +228,7 @@ def observing(before: datetime | None, until: datetime | None) -> tuple[Edit, li
 
 
 def _within(after: Policy, removed: Rule) -> Iterator[str]:
-    """Yield sample names of a removed rule, one for each part that the other rules may decide differently.
+    """Yield sample names of a removed rule, one per part that the other rules may decide differently.
 
     `*` stands for a label that no rule names.
     """
@@ -243,7 +245,9 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
 
 def placed(results: Sequence[EditResult], places: Sequence[str]) -> list[EditResult]:
     """Return results with the places of the rules after the edit."""
-    return [each if each.position is None else replace(each, place=places[each.position]) for each in results]
+    return [
+        result if result.position is None else replace(result, place=places[result.position]) for result in results
+    ]
 
 
 def identity(rule: Rule) -> object:
@@ -279,7 +283,7 @@ def _changes(old: Rule, new: Rule) -> Fields:
     if new.note != old.note:
         fields["note"] = new.note
     if old.paths and new.paths:
-        if more := tuple(_entry(each) for each in new.paths.rules if each not in old.paths.rules):
+        if more := tuple(_entry(rule) for rule in new.paths.rules if rule not in old.paths.rules):
             fields["path_rules"] = Appended(more)
         if _default(old.paths) != _default(new.paths):
             fields["path_default"] = _default(new.paths)
@@ -300,7 +304,7 @@ def _of_paths(paths: Paths) -> Fields:
         "inspect": None if paths.rules or paths.repositories else True,
         "path_rules": Appended(tuple(map(_entry, paths.rules))) if paths.rules else None,
         "path_default": _default(paths),
-        "git": {each.name: each.access.value for each in paths.repositories} or None,
+        "git": {repository.name: repository.access.value for repository in paths.repositories} or None,
         "lfs": paths.lfs or None,
         "websocket": paths.websocket or None,
         "insecure_skip_tls_verify": True if not paths.verify else None,
@@ -314,7 +318,7 @@ def _entry(rule: PathRule) -> Fields:
 
 def _phrase(name: str, value: object) -> str:
     if isinstance(value, Appended):
-        return f"{name}: with {', '.join(str(each['path']) for each in value.items)}"
+        return f"{name}: with {', '.join(str(item['path']) for item in value.items)}"
     return pair(name, "none" if value in {None, ""} else value)
 
 

@@ -59,9 +59,9 @@ def edit(
         SettingsError: when there is no file, or the settings are invalid before or after the edit.
         RefusedError: when a rule in another place would have to change, or the file was changed meanwhile.
     """
-    path, found = _editable(named, environment)
+    path, located = _editable(named, environment)
     target = resolved(path)
-    settings = _File(path, found, environment, group)
+    settings = _File(path, located, environment, group)
     if not write:
         return _edited(settings, decide, read_bytes(target))
     with _locked(target) as content:
@@ -76,7 +76,7 @@ class Editable:
     """The existing rules with their places, and the file that commands edit."""
 
     path: Path
-    there: tuple[Written, ...]
+    entries: tuple[Written, ...]
     text: str
     group: str | None = None
 
@@ -97,18 +97,18 @@ class Editable:
 
 def editable(named: Path | None, environment: Mapping[str, str], group: str | None = None) -> Editable:
     """Return what commands can edit. Raise SettingsError if there is no file, or the settings are invalid."""
-    found: list[Written] = []
+    entries: list[Written] = []
 
     def see(rules: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
-        found.extend(rules)
+        entries.extend(rules)
         return Edit(), ()
 
     done = edit(named, environment, see, write=False, group=group)
-    return Editable(done.path, tuple(found), text_of(done.contents[0], done.path), group)
+    return Editable(done.path, tuple(entries), text_of(done.contents[0], done.path), group)
 
 
 def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path, str]:
-    path, found = find(named)
+    path, located = find(named)
     if path is None:
         raise SettingsError(
             "settings-not-found", "There is no settings file to edit.", hint="Write one with `clawker-fw init`."
@@ -119,7 +119,7 @@ def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path,
             f"The rules come from the variable {RULES_VARIABLE}, so an edit of {path} would have no effect.",
             hint="Unset the variable.",
         )
-    return path, found
+    return path, located
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +127,12 @@ class _File:
     """A settings file, where it was found, and the group whose rules are edited."""
 
     path: Path
-    found: str
+    located: str
     environment: Mapping[str, str]
     group: str | None
 
     def validated(self, read: tuple[Source, ...]) -> Loaded:
-        return validated(read, self.found, self.environment, self.group)
+        return validated(read, self.located, self.environment, self.group)
 
 
 def _edited(settings: _File, decide: Decide, content: bytes) -> Edited:
@@ -144,14 +144,16 @@ def _edited(settings: _File, decide: Decide, content: bytes) -> Edited:
     places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
     own = own_values(document_of(read[0].text, path).values, location).get(KEY, [])
     rules = enumerate(zip(before.settings.rules, places, strict=True))
-    there = [Written(entry.rule(place), number if number < len(own) else None) for number, (entry, place) in rules]
-    there += [Written(rule, None) for rule in before.rules.rules if rule.preset]
-    change, results = decide(there)
+    entries = [
+        Written(entry.rule(place), number if number < len(own) else None) for number, (entry, place) in rules
+    ]
+    entries += [Written(rule, None) for rule in before.rules.rules if rule.preset]
+    change, results = decide(entries)
     if change.empty:
         return Edited(path, results, before, before, (content, content))
     new = spliced(content.decode(), change, str(path), settings.group).encode()
     kept = (place for position, place in enumerate(places[: len(own)]) if position not in change.removed)
-    added = (each.place for each in results if each.outcome is EditOutcome.ADDED)
+    added = (result.place for result in results if result.outcome is EditOutcome.ADDED)
     read = (replace(first, text=text_of(new, path)), *others)
     after = _validated(settings, read, (*kept, *added))
     document = document_of(read[0].text, path)

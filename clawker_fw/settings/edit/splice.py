@@ -105,7 +105,7 @@ def _replaced(text: str, cuts: Iterable[_Cut]) -> str:
 
 def _changed(rule: dict[str, Any], fields: Fields) -> dict[str, Any]:
     new = _read(fields)
-    for name in (each for each, value in fields.items() if isinstance(value, Appended)):
+    for name in (key for key, value in fields.items() if isinstance(value, Appended)):
         new[name] = [*(rule.get(name) or []), *new[name]]
     return {name: value for name, value in {**rule, **new}.items() if fields.get(name, "") is not None}
 
@@ -134,7 +134,7 @@ def scalar(value: object) -> str:
     if isinstance(value, Appended):
         return scalar(value.items)
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{yaml_text(key)}: {scalar(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{yaml_text(key)}: {scalar(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(scalar, value))}]"
     if isinstance(value, bool | int):
@@ -164,17 +164,17 @@ class _Page:
         above, parent, indent = self._parent(within)
         if isinstance(parent, yaml.MappingNode) and parent.flow_style:  # JSON must stay JSON
             return
-        key, there = _entry(parent, KEY)
-        if key is None or there is None:
+        key, node = _entry(parent, KEY)
+        if key is None or node is None:
             yield self._new(above, indent, f"{KEY}:{self._block(f'{indent}  - ', edit.added)}")
         elif not rules:
-            if isinstance(there, yaml.SequenceNode):  # and not a key without a value
-                yield from ((key.end_mark.index + 1, end, "") for _, end, _ in _anew(there, meant))
+            if isinstance(node, yaml.SequenceNode):  # and not a key without a value
+                yield from ((key.end_mark.index + 1, end, "") for _, end, _ in _anew(node, meant))
             yield self._below(key.end_mark.index, self._block(f"{indent}  - ", edit.added))
-        elif there.flow_style:
-            yield from _anew(there, meant)
+        elif node.flow_style:
+            yield from _anew(node, meant)
         else:
-            yield from self._in_lines(key, there, edit, rules)
+            yield from self._in_lines(key, node, edit, rules)
 
     def section(
         self, name: str, value: Fields | Appended | None, meant: object, within: Location
@@ -183,16 +183,16 @@ class _Page:
         above, parent, indent = self._parent(within)
         if isinstance(parent, yaml.MappingNode) and parent.flow_style:
             return
-        key, there = _entry(parent, name)
-        if key is None or there is None:
+        key, node = _entry(parent, name)
+        if key is None or node is None:
             if value is not None:
                 yield self._new(above, indent, pair(name, meant))
         elif value is None:
-            yield self._lines(key.start_mark.index, self._end(there))
-        elif isinstance(value, Appended) and isinstance(there, yaml.SequenceNode) and not there.flow_style:
-            yield self._add(there, value.items)
+            yield self._lines(key.start_mark.index, self._end(node))
+        elif isinstance(value, Appended) and isinstance(node, yaml.SequenceNode) and not node.flow_style:
+            yield self._add(node, value.items)
         else:
-            yield key.start_mark.index, self._end(there), pair(name, meant)
+            yield key.start_mark.index, self._end(node), pair(name, meant)
 
     def _new(self, above: yaml.Node | None, indent: str, lines: str) -> _Cut:
         """Add a setting below the key of its group, or at the end of the text."""
@@ -211,16 +211,16 @@ class _Page:
         return above, parent, " " * pairs[0][0].start_mark.column if pairs else ""
 
     def _in_lines(
-        self, key: yaml.Node, there: yaml.SequenceNode, edit: Edit, rules: Sequence[Any]
+        self, key: yaml.Node, node: yaml.SequenceNode, edit: Edit, rules: Sequence[Any]
     ) -> Iterator[_Cut]:
         for position, fields in edit.changed.items():
-            yield from self._change(there.value[position], fields, rules[position])
+            yield from self._change(node.value[position], fields, rules[position])
         for position in edit.removed:
-            yield self._lines(there.value[position].start_mark.index, self._end(there.value[position]))
+            yield self._lines(node.value[position].start_mark.index, self._end(node.value[position]))
         if len(edit.removed) == len(rules):  # a key without a value would not be a list
             yield key.end_mark.index + 1, key.end_mark.index + 1, " []"
         if edit.added:
-            yield self._add(there, edit.added)
+            yield self._add(node, edit.added)
 
     # --- positions -------------------------------------------------------------------------------------------
 
@@ -259,10 +259,10 @@ class _Page:
             for key, value in item.value
             if isinstance(value, yaml.SequenceNode) and value.value and not value.flow_style
         }
-        for name in [each for each in fields if each in lists]:
+        for name in [key for key in fields if key in lists]:
             if isinstance(added := fields[name], Appended):
                 yield self._add(lists[name], added.items)
-                fields = {each: value for each, value in fields.items() if each != name}
+                fields = {key: value for key, value in fields.items() if key != name}
         kept = [name for name in spans if fields.get(name, "") is not None]
         for name in fields.keys() & spans.keys():
             start, end = spans[name]
@@ -287,7 +287,7 @@ class _Page:
         lines: list[str] = []
         for fields in added:
             in_one = in_flow or isinstance(fields, str)
-            pairs = [scalar(fields)] if in_one else [pair(*each) for each in fields.items()]
+            pairs = [scalar(fields)] if in_one else [pair(*field) for field in fields.items()]
             lines += [f"{' ' * len(before) if place else before}{pair}" for place, pair in enumerate(pairs)]
         return "".join(self._newline + line for line in lines)
 

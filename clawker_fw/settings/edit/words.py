@@ -90,8 +90,8 @@ def additions(
 
 def _socket(name: str, protocol: str | None, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the field for WebSockets: `wss` allows them with TLS inspection, which paths imply."""
-    said = {(parse_name(name).proto or "").lower(), (protocol or "").lower()}
-    return {"websocket": True} if "wss" in said and fields.get("path_rules") else {}
+    schemes = {(parse_name(name).proto or "").lower(), (protocol or "").lower()}
+    return {"websocket": True} if "wss" in schemes and fields.get("path_rules") else {}
 
 
 def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[str, Any]] | None:

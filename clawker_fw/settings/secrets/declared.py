@@ -31,8 +31,8 @@ from clawker_fw.rules.path_words import parse_secret_name
 from clawker_fw.rules.paths import DEFAULT_HEADER
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
-from clawker_fw.settings.errors import invalid
 from clawker_fw.settings.files import text_of
+from clawker_fw.settings.invalid_settings import invalid
 
 FILE_NAME = "secrets.yaml"
 HTTPS_PORT, HIGHEST_PORT = 443, 65535
@@ -93,7 +93,7 @@ class SourceEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     env: Words | None = None
-    """An environment variable of whoever runs clawker-fw."""
+    """An environment variable of the user who runs clawker-fw."""
     file: Words | None = None
     """A file, relative to this one."""
     command: tuple[Words, ...] | None = Field(default=None, min_length=1)
@@ -101,7 +101,7 @@ class SourceEntry(BaseModel):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if sum(each is not None for each in (self.env, self.file, self.command)) != 1:
+        if sum(source is not None for source in (self.env, self.file, self.command)) != 1:
             raise ValueError("a secret comes from one of `env: NAME`, `file: PATH` and `command: [PROGRAM, …]`")
         return self
 
@@ -179,12 +179,12 @@ def read_owned(path: Path) -> bytes:
         raise unreadable_settings(path, error) from error
 
 
-def _openness(found: os.stat_result) -> str:
+def _openness(status: os.stat_result) -> str:
     """Return what is wrong with a file's owner or permissions, as a predicate; "" if it is private."""
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return "is not a regular file"
-    if found.st_uid not in {0, os.geteuid()}:
-        return f"belongs to user {found.st_uid}"
-    if found.st_mode & 0o077:
-        return f"can be used by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    if status.st_uid not in {0, os.geteuid()}:
+        return f"belongs to user {status.st_uid}"
+    if status.st_mode & 0o077:
+        return f"can be used by others (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""

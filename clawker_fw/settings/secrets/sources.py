@@ -84,7 +84,7 @@ def _problem(text: str, source: SourceEntry) -> str:
     if not text:
         return f"the {_NOUNS[source.kind]} is empty"
     if len(text) > LONGEST_SECRET:
-        return f"it is longer than {LONGEST_SECRET:,} octets"
+        return f"it is longer than {LONGEST_SECRET:,} bytes"
     if "\n" in text or "\r" in text:
         return "it has several lines"
     if text != text.strip():
@@ -99,10 +99,10 @@ _NOUNS = {"env": "environment variable", "file": "file", "command": "command"}
 
 def _content(name: str, source: SourceEntry, folder: Path, environment: Mapping[str, str]) -> bytes:
     if source.env is not None:
-        found = environment.get(source.env)
-        if found is None:
+        value = environment.get(source.env)
+        if value is None:
             raise _failed(name, source, f"{source.env} is not set here")
-        return os.fsencode(found)
+        return os.fsencode(value)
     if source.file is not None:
         return _file(name, source, folder / source.file)
     return _output(name, source, folder, environment)

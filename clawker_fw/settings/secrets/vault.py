@@ -69,11 +69,11 @@ class Vault:
 
     def require(self, wanted: Collection[WantedSecret]) -> dict[str, str]:
         """Return the header values by id. Raise SettingsError if a secret can't be obtained."""
-        found = self.values(wanted)
-        for each in wanted:
-            if problem := self.problems.get(each.name):
+        values = self.values(wanted)
+        for secret in wanted:
+            if problem := self.problems.get(secret.name):
                 raise problem
-        return found
+        return values
 
     @property
     def due(self) -> float | None:
@@ -97,7 +97,7 @@ class Vault:
                 self.problems.pop(name, None)
                 self._failing.pop(name, None)
                 self.expired.discard(name)
-        for name in [each for each, kept in self._kept.items() if self.clock() >= kept.expires]:
+        for name in [key for key, kept in self._kept.items() if self.clock() >= kept.expires]:
             del self._kept[name]
             self.expired.add(name)
 

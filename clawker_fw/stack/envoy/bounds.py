@@ -1,7 +1,7 @@
-"""How much Envoy takes on at once. All bounds follow from the container's memory, never the other way round.
+"""Envoy's limits. All of them follow from the container's memory, never the other way round.
 
-A connection costs at most what its buffers hold, so there may be as many as the memory has room for. What Envoy
-uses beyond that, configuration and libraries, has its own share.
+A connection costs at most the size of its buffers, so the memory limits the number of connections. Configuration
+and libraries have their own share.
 """
 
 from clawker_fw.model.stacks import Sibling
@@ -12,155 +12,157 @@ _KIBIBYTE = 1024
 _MEBIBYTE = 1024 * _KIBIBYTE
 
 MEMORY = 2048 * _MEBIBYTE
-"""The container's memory limit in bytes, at which the kernel would end Envoy, on a machine that has enough."""
+"""The container's memory limit in bytes on a host with enough memory. Beyond it, the kernel kills Envoy."""
 
 BUFFER = 32 * _KIBIBYTE
-"""How much is kept for one end of a connection that does not read: of a forwarded one, there are two."""
+"""The buffer for one side of a connection that does not read. A forwarded connection has two sides."""
 
 INNER_BUFFER, PIPE = 16 * _KIBIBYTE, 8 * _KIBIBYTE
-"""The same for each end of the connection through which an HTTP request is forwarded, and for what is between."""
+"""The same for each side of a connection through the internal listener, and for the buffer in between."""
 
 _BUFFERS = 13
-"""Kept for a connection at most (measured: 367 to 387 KiB). The most is kept for a WebSocket in TLS that is looked
-into, whose ends both don't read: in each direction what the buffers on its way hold, and what was read before they
-were full, and at both ends the state of TLS, with records of 16 KiB. Smaller buffers inside, between Envoy's two
-listeners, would save 10 KiB. A request over HTTP/2 to a host keeps up to 330 KiB, other connections up to 260."""
+"""The most heap that a connection takes (measured: 367 to 387 KiB). An inspected WebSocket takes most if neither
+side reads: in each direction the full buffers and the data that was read before they were full, and on both sides
+the TLS state, with records of 16 KiB. Smaller buffers between Envoy's two listeners would save 10 KiB. A request
+over HTTP/2 to a host takes up to 330 KiB, other connections up to 260."""
 
 A_CONNECTION = _BUFFERS * BUFFER
-"""Bytes of heap that a connection costs at most."""
+"""The most heap that a connection takes, in bytes."""
 
 AGENT_SOCKET = 64 * _KIBIBYTE
-"""What the kernel keeps at most for each direction of a connection from an agent, which is near."""
+"""The kernel's buffer per direction of a connection from an agent, which is on the same host."""
 
 SOCKETS = 2 * AGENT_SOCKET + container.RECEIVED[Sibling.ENVOY] + container.SENT[Sibling.ENVOY]
-"""Bytes that the kernel keeps of a connection at most: from the agent and to the host, if neither end reads."""
+"""The most bytes that the kernel buffers for a connection if neither the agent nor the host reads."""
 
 OWN_CONNECTIONS = 128
-"""For CoreDNS and its replacement, which see whether Envoy refuses agents as it should. They hold nothing."""
+"""Connections of CoreDNS and its replacement, which test that Envoy refuses agents. They take little memory."""
 
 _PROGRAM, _WORKER = 240 * _MEBIBYTE, 8 * _MEBIBYTE
-"""Bytes of memory for Envoy's configuration, and for what each worker keeps of it (measured: 4.5 MB for 1,000
+"""Bytes for Envoy's configuration, and for every worker's copy of parts of it (measured: 4.5 MB for 1,000
 ports)."""
 
 _FILES_OF_A_CONNECTION, _FILES_OF_A_WORKER = 2, 4096
-"""Each connection from an agent leads to one upstream; ports, sockets and files come on top, and connections to
-origins that are kept: no more than requests in `REUSE_SECONDS` (3,700 for a worker: docs/benchmarks.md)."""
+"""Open files in addition to an agent's connection and its upstream one: ports, sockets, files, and idle
+connections to origins, at most as many as requests in `REUSE_SECONDS` (3,700 for a worker: docs/benchmarks.md)."""
 
 _MOST_FILES = 1 << 20
-"""The most that a kernel allows one process by default (`fs.nr_open`)."""
+"""The kernel's default limit for one process (`fs.nr_open`)."""
 
 HEADERS_KIBIBYTES = 32
-"""The most that the headers of a request may have: they are kept until they are complete."""
+"""The size limit of a request's headers, which Envoy buffers until they are complete."""
 
 WAIT_SECONDS = 1
-"""For how long a request waits that is beyond its agent's rate (`limits.requests_per_second`).
+"""The delay of a request beyond its agent's rate (`limits.requests_per_second`).
 
-It is not refused, and is on record like any other. One request waits on each connection, and the kernel counts
-these. So an agent has no more requests a second than its rate and its connections together. At 1,000 a second,
+Delayed requests are not refused. Only one request waits on a connection, and the kernel limits connections. So an
+agent has at most as many requests per second as its rate and its connections together. At 1,000 per second,
 refused requests take a sixth of a processor and forwarded ones a quarter (measured).
 """
 
 BURSTS = 4
-"""An agent may make one in so many of a second's requests at once. All of them would delay others by 0.2 s."""
+"""This part of a second's requests may come at once. All of them at once would delay other agents by 0.2 s."""
 
 RESETS = 20
-"""A connection ends if half of so many requests are reset within a second (HTTP/2 Rapid Reset, CVE-2023-44487).
+"""If half of this many requests are reset within a second, the connection ends (Rapid Reset, CVE-2023-44487).
 
-A request that is reset does not wait. The kernel counts new connections.
+Reset requests are not delayed. The kernel limits new connections.
 """
 
 PACED_AGENTS = 4096
-"""Agents whose rates are known at once, more than most networks have. Beyond that, silent ones begin anew."""
+"""How many agents' rates Envoy tracks, more than most networks have. Beyond that, it forgets inactive ones."""
 
 HELLO_SECONDS = 10
-"""For how long a connection may take to say what it wants: a TLS hello, or the headers of a request."""
+"""How long a connection may take to send its TLS ClientHello or the headers of its request."""
 
 STREAMS = 1
-"""Requests at once on one HTTP/2 connection, of an agent or to a host. The kernel counts connections, and what is
-derived from their number counts on one request for each, as with HTTP/1. (RFC 9113 recommends 100.)
+"""Concurrent requests on one HTTP/2 connection. The kernel limits connections, and the limits that are derived
+from their number assume one request per connection, as with HTTP/1. (RFC 9113 recommends 100.)
 """
 
 UNBOUNDED = 1 << 20
-"""No bound on what agents share, so that none could use it up for all.
+"""No limits on what agents share, because one agent could use them up.
 
-Each connection of an agent leads to one origin, and those that are kept for the next request are kept for
-`REUSE_SECONDS`. No more wait for a lookup than there are connections; `fwctl forward` bounds how many names are
-looked up at once. The kernel counts the sessions of UDP, of which Envoy would allow 1,024 of each host and port.
+An agent's connection has one upstream connection, and idle ones are kept for `REUSE_SECONDS`. A connection waits
+for at most one lookup; `fwctl forward` limits concurrent lookups. The kernel limits UDP sessions, of which Envoy
+would allow 1,024 per host and port.
 """
 
 CACHED_NAMES = 1 << 18
-"""Addresses of names that are known at once; for the next ones a request fails.
+"""How many names Envoy's cache holds. Requests for further names fail.
 
-No agent reaches it. `fwctl forward` lets Envoy have 200 names of an agent below subtrees and 500 exact ones, and
-tells apart 256 agents.
+No agent reaches this limit: `fwctl forward` lets Envoy resolve at most 200 names below subtrees and 500 exact ones
+per agent, for 256 agents.
 """
 
 KEPT_HEAP = 48 * _MEBIBYTE
-"""Beyond so many bytes of heap, Envoy gives free memory back. Otherwise it keeps all that it has ever used.
+"""Beyond this heap size in bytes, Envoy returns free memory. Otherwise it would keep all memory that it ever used.
 
-It is read at start, so it can't follow the rules. Measured with 50,000 names, which take more, it costs nothing.
+Envoy reads it at start, so it can't depend on the rules. It costs nothing (measured with 50,000 names, which take
+more).
 """
 
 SESSION_SECONDS = 60
-"""For how long datagrams of the same two ports belong together: an answer that comes later is lost.
+"""How long a UDP session lives without datagrams. Later answers are lost.
 
-The kernel counts sessions like connections (limits.go). It forgets one after 30 s without an answer, and after two
-minutes with one, so Envoy has at most twice as many, of which each is one socket.
+The kernel limits sessions like connections (limits.go). It forgets a session after 30 s without an answer, or two
+minutes after one. So Envoy has at most twice as many sessions, each with one socket.
 """
 
 DATAGRAM = 65507
-"""The most octets of a datagram (RFC 768 over IPv4): Envoy drops longer ones, and by default those above 1,500."""
+"""The size limit of a datagram in bytes (RFC 768 over IPv4). Envoy's default is 1,500; it drops longer ones."""
 
 REUSE_SECONDS = 1
-"""For how long a connection to an origin is kept for the next HTTP request of the same agent.
+"""How long an idle connection to an origin is kept for the agent's next HTTP request.
 
-So no more are kept than a worker forwards requests in that time. It is shorter than origins keep them, of which
-the quickest end a connection after 2 to 5 s: a request that is sent just then has no answer.
+It bounds idle connections to the requests that a worker forwards in this time. It is shorter than the idle
+timeouts of origins, the shortest of which are 2 to 5 s: a request that is sent when the origin closes has no
+answer.
 """
 
 LONGEST_REUSE_SECONDS = 2
-"""For how long a connection to an origin is used for further requests, however many there are.
+"""How long a connection to an origin is reused, however many requests there are.
 
-It leads where the name led when it was opened, and nobody looks that up again.
+Its address was looked up when it was opened, and is not looked up again.
 """
 
 KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 20, 3
-"""After how many silent seconds the kernel asks an agent whether its connection is still there, and how often.
+"""The idle time before TCP keepalive probes to an agent, and their interval, in seconds.
 
-The kernel's count of an agent's connections (limits.go) forgets one that the agent has half closed after 60 s
-without a packet, though Envoy may still have it. A probe is such a packet.
+The kernel's count of connections (limits.go) forgets a half-closed one after 60 s without a packet, although Envoy
+may still have it. A probe is such a packet.
 """
 
 BACKLOG = 4096
-"""Connections that may wait at a listener until Envoy takes them: more than an agent may begin at once."""
+"""The backlog of a listener: more connections than an agent may open at once."""
 
 
 def room(memory: int, processors: int) -> int:
-    """Return for how many connections of agents there is room, which may be negative."""
+    """Return how many connections of agents fit into the memory, which may be negative."""
     by_memory = (_used(memory) - _PROGRAM - processors * _WORKER) // (A_CONNECTION + SOCKETS)
     by_files = (_MOST_FILES - open_files(0, processors)) // _FILES_OF_A_CONNECTION
     return min(by_memory, by_files)
 
 
 def heap(memory: int) -> int:
-    """Return the heap that Envoy may use: what is left if the sockets of all connections are full."""
+    """Return the heap that Envoy may use if the socket buffers of all connections are full."""
     return _used(memory) - (_used(memory) - _PROGRAM) * SOCKETS // (A_CONNECTION + SOCKETS)
 
 
 def _used(memory: int) -> int:
-    """Return what heap and sockets may use: the kernel counts the program, its stacks and `fwctl` as well."""
+    """Return the memory for heap and sockets, without the program, its stacks and `fwctl`."""
     return memory * 90 // 100
 
 
 def open_files(connections: int, processors: int) -> int:
-    """Return the limit of open files. Each worker has a socket of its own for each port of each address."""
+    """Return the limit of open files. Every worker has a socket per port and address."""
     return _FILES_OF_A_CONNECTION * (connections + OWN_CONNECTIONS) + processors * _FILES_OF_A_WORKER
 
 
 def watched() -> Json:
-    """Return what a listener for TCP has: room for a burst, small buffers, and a kernel that asks for agents.
+    """Return the TCP options of a listener: its backlog, small buffers, and keepalive probes.
 
-    The kernel hands the options of a listening socket down to its connections (tcp(7)).
+    Accepted connections inherit them from the listening socket (tcp(7)).
     """
     sol_socket, so_sndbuf, so_rcvbuf = 1, 7, 8
     tcp, so_keepalive, tcp_keepidle, tcp_keepintvl, tcp_keepcnt = 6, 9, 4, 5, 6
@@ -174,7 +176,7 @@ def watched() -> Json:
     )
     return {
         "tcp_backlog_size": BACKLOG,
-        # Numbers of 64 bits are text in canonical JSON.
+        # 64-bit numbers are strings in canonical JSON.
         "socket_options": [
             {"level": str(level), "name": str(name), "int_value": str(value)} for level, name, value in options
         ],

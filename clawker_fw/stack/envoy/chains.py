@@ -48,7 +48,7 @@ _ACCESS_DENIED = bytes((0x15, 3, 3, 0, 2, 2, 49))
 class Chains:
     """The chains of a protocol and port: the deciding rule of each pattern, and each rule's chain.
 
-    A rule is identified by its destination. `rules` has one for each forwarding chain, as those that share it are
+    A rule is identified by its destination. `rules` has one per forwarding chain, as those that share it are
     alike. `observed` is the chain of names without a rule, if they pass, except the `unobserved` patterns.
     """
 
@@ -64,14 +64,14 @@ def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains
 
     The chain of names without a rule is another one whenever a name is denied that may have passed through it.
     """
-    found = of_rules(prefix, policy.patterns(protocol, port), policy.exceptions(protocol, port))
+    chains = of_rules(prefix, policy.patterns(protocol, port), policy.exceptions(protocol, port))
     rule, observing = policy.observed.get((protocol, port)), policy.rules.observing
     if rule is None or observing is None:
-        return found
-    denied = [str(each) for each in (*policy.rules.rules, *observing.never) if each.denies]
+        return chains
+    denied = [str(rule) for rule in (*policy.rules.rules, *observing.never) if rule.denies]
     name = f"{prefix} {OBSERVED}{without(denied)}"
-    unobserved = [pattern for pattern in policy.unobserved if pattern not in found.patterns]
-    return replace(found, rules={**found.rules, name: rule}, observed=name, unobserved=unobserved)
+    unobserved = [pattern for pattern in policy.unobserved if pattern not in chains.patterns]
+    return replace(chains, rules={**chains.rules, name: rule}, observed=name, unobserved=unobserved)
 
 
 def of_rules(
@@ -84,17 +84,19 @@ def of_rules(
     sees requests.
     """
     allowing = {rule.destination: rule for rule in patterns.values() if not rule.denies}
-    rules = {str(each): rule for each, rule in allowing.items() if not rule.paths}
-    exceptional = {rule.destination: without(each) for rule, each in exceptions.items()}
+    rules = {str(destination): rule for destination, rule in allowing.items() if not rule.paths}
+    exceptional = {rule.destination: without(patterns) for rule, patterns in exceptions.items()}
     members = {
-        each: Member(f"{each} {lookups.kind(rule)}{exceptional.get(rule.destination, '')}", shared_kind(rule))
-        for each, rule in rules.items()
+        pattern: Member(
+            f"{pattern} {lookups.kind(rule)}{exceptional.get(rule.destination, '')}", shared_kind(rule)
+        )
+        for pattern, rule in rules.items()
     }
     names = named(prefix, members, ALONE)
     return Chains(
         patterns,
-        {each: names.get(str(each), INSPECTED) for each in allowing},
-        {chain: rules[each] for each, chain in names.items()},
+        {destination: names.get(str(destination), INSPECTED) for destination in allowing},
+        {chain: rules[name] for name, chain in names.items()},
     )
 
 
@@ -108,15 +110,15 @@ class Member(NamedTuple):
 def named(prefix: str, members: Mapping[str, Member], most: int) -> Mapping[str, str]:
     """Return the name of each member's chain. Hashes decide which `most` members have one alone."""
     ordered = sorted(members, key=_hash)
-    found = {each: f"{prefix} {members[each].name}" for each in ordered[:most]}
+    names = {member: f"{prefix} {members[member].name}" for member in ordered[:most]}
     shared: dict[tuple[int, str], list[str]] = {}
-    for each in ordered[most:]:
-        bucket = int.from_bytes(_hash(each)[:4]) % SHARED
-        shared.setdefault((bucket, members[each].kind), []).append(each)
+    for member in ordered[most:]:
+        bucket = int.from_bytes(_hash(member)[:4]) % SHARED
+        shared.setdefault((bucket, members[member].kind), []).append(member)
     for (bucket, kind), those in shared.items():
-        name = f"{prefix} {bucket} {kind} {digest([members[each].name for each in those])}"
-        found.update(dict.fromkeys(those, name))
-    return found
+        name = f"{prefix} {bucket} {kind} {digest([members[member].name for member in those])}"
+        names.update(dict.fromkeys(those, name))
+    return names
 
 
 def shared_kind(rule: Rule) -> str:
@@ -161,8 +163,8 @@ def select(chosen: Chains, name: Json) -> Json:
 def matching(compared: Json, expressions: Sequence[str], chosen: Json) -> Json:
     """Return the matcher that selects by regular expressions, all of which must match."""
     matches = ({"safe_regex": {"regex": regex, "google_re2": {}}} for regex in expressions)
-    is_each = [{"single_predicate": {"input": compared, "value_match": each}} for each in matches]
-    predicate = {"and_matcher": {"predicate": is_each}} if len(is_each) > 1 else is_each[0]
+    predicates = [{"single_predicate": {"input": compared, "value_match": matcher}} for matcher in matches]
+    predicate = {"and_matcher": {"predicate": predicates}} if len(predicates) > 1 else predicates[0]
     return {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": chosen}]}}
 
 
@@ -199,11 +201,14 @@ def forwarding(
     way = functools.partial(lookups.forwarding, proxy=proxy, absolute=absolute)
     alike = {shared_kind(rule): rule for rule in chosen.rules.values()}
     filters = {kind: way(rule, statistics, idle, name) for kind, rule in alike.items()}
-    found = {chain: filters[shared_kind(rule)] for chain, rule in chosen.rules.items()}
+    ways = {chain: filters[shared_kind(rule)] for chain, rule in chosen.rules.items()}
     if chosen.observed:
         rule = chosen.rules[chosen.observed]
-        found[chosen.observed] = way(rule, statistics, idle, name, log=log)
-    return [{"name": chain, "filters": each} for chain, each in sorted(found.items(), key=operator.itemgetter(0))]
+        ways[chosen.observed] = way(rule, statistics, idle, name, log=log)
+    return [
+        {"name": chain, "filters": way_filters}
+        for chain, way_filters in sorted(ways.items(), key=operator.itemgetter(0))
+    ]
 
 
 def ending(name: str) -> Json:

@@ -1,11 +1,11 @@
-"""UDP: each port of a rule has a listener at its name's virtual address, and a cluster for its host.
+"""UDP: every port of a rule has a listener at the name's virtual address, and a cluster for the host.
 
-A session, in Envoy's words, ends only when its cluster or listener is removed (measured). So a cluster's name has
+Envoy's UDP sessions end only when their cluster or listener is removed (measured). So a cluster's name contains
 every relevant property of its rule.
 
-Without an address for the name, there would be no session and no record of the datagrams. So a name's cluster is
-combined with an unhealthy one that leads nowhere. Envoy looks for a better host for each datagram to an unhealthy
-host, so no session stays there.
+If the name has no address, there would be no session and no record of the datagrams. So the cluster is combined
+with an unhealthy one that leads nowhere. For every datagram to an unhealthy host, Envoy looks for a better one, so
+no session stays there.
 """
 
 from collections.abc import Iterator
@@ -24,23 +24,23 @@ def clusters(serving: Serving) -> Iterator[Json]:
     names, addresses = False, serving.addresses
     for name, port, rule in _forwarded(serving.policy):
         cluster = _cluster(name, port, rule)
-        told = {"alt_stat_name": name} if serving.reporting else {}  # the record of a session has it as the name
+        naming = {"alt_stat_name": name} if serving.reporting else {}  # a session's record contains it as the name
         room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.UNBOUNDED}]}}
         host = messages.socket(rule.leads_to(name, str(addresses.machine)), port)
         bound = messages.source(str(addresses.exempt if rule.allow_private else addresses.guarded))
         if rule.host:
-            yield {**_leading(cluster, host), **told, "type": "STATIC", **bound, **room}
+            yield {**_leading(cluster, host), **naming, "type": "STATIC", **bound, **room}
             continue
         names = True
-        yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
-        # It uses the first of the two that has a healthy host, or else any.
+        yield {**_leading(f"{cluster}{_HOST}", host), **naming, **looked_up(), **bound}
+        # Envoy uses the first of the two with a healthy host, otherwise any.
         two = [f"{cluster}{_HOST}", _NOWHERE]
         kind = extension("clusters.aggregate.v3.ClusterConfig", clusters=two)
         first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
-        yield {"@type": _CLUSTER, "name": cluster, **told, **first, **room}
+        yield {"@type": _CLUSTER, "name": cluster, **naming, **first, **room}
     if names:
         nobody = messages.socket(*refusals.NOWHERE)
-        alone = messages.source("127.0.0.1")  # a socket that is not connected takes what anybody sends to it
+        alone = messages.source("127.0.0.1")  # an unconnected socket accepts datagrams from any sender
         yield {**_leading(_NOWHERE, nobody, health_status="UNHEALTHY"), "type": "STATIC", **alone}
 
 
@@ -80,7 +80,7 @@ def _proxy(serving: Serving, name: str, cluster: str) -> Json:
         idle_timeout=messages.duration(min(serving.limits.idle, bounds.SESSION_SECONDS)),
         upstream_socket_config=_SOCKET,
         access_log=[*refusals.of_datagrams(name, serving.reporting), usage.of_datagrams(name)],
-        access_log_options={"access_log_flush_interval": messages.duration(refusals.SESSION_TOLD_AFTER)},
+        access_log_options={"access_log_flush_interval": messages.duration(refusals.SESSION_LOGGED_AFTER)},
     )
 
 

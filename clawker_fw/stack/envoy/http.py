@@ -1,11 +1,11 @@
-"""The way of plain HTTP: a request is judged by its Host (RFC 9110, section 7.2), then forwarded by its rule.
+"""Plain HTTP: a request's Host (RFC 9110, section 7.2) selects the rule that decides and forwards it.
 
-The routes of the connection manager decide on requests. A route can be removed, but requests under way keep
-theirs: a tunnel, a long download. So requests are forwarded through an internal listener of Envoy, which has a
-filter chain for each rule: a removed rule ends what goes through its chain.
+Routes of the connection manager decide on requests. Removing a route does not end its requests, such as a tunnel
+or a long download. So requests are forwarded through an internal listener, which has a filter chain per rule:
+removing a rule ends the connections through its chain.
 
-A connection through the internal listener carries its destination as filter state, from the first request for
-which it was opened. It is used again only for requests of the same agent with the same destination.
+A connection through the internal listener carries the destination of its first request as filter state. It is
+reused only for requests of the same agent with the same destination.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from clawker_fw.stack.envoy.messages import ASKED, HOST, HOST_NAME, PORT, REQUES
 from clawker_fw.stack.envoy.telemetry import Serving
 
 TABLE, PATH = "http", "rds/routes.json"
-"""The one table of routes, for every port. Each file that Envoy watches takes an inotify instance, and a user has
-128 of them (inotify(7))."""
+"""The route table of all ports. Every file that Envoy watches takes an inotify instance, and a user has 128 of
+them (inotify(7))."""
 
 _HEADERS_REMOVED = (
     "proxy-authorization",
@@ -35,29 +35,28 @@ _HEADERS_REMOVED = (
     "x-forwarded-proto",
     "x-request-id",
 )
-"""Headers that a proxy adds and an agent could forge. Origins should not see them."""
+"""Headers of proxies that an agent could forge, so they are removed."""
 
 KEEPS_NO_CONTENT: Json = {"request_body_buffer_limit": "0"}
-"""A request with content is not sent again: Envoy would have to keep it until there is an answer."""
+"""Requests with content are not sent again, because Envoy would have to keep the content until the response."""
 
 _RATE = "filters.http.local_ratelimit.v3.LocalRateLimit"
 WAITS = "x-clawker-fw-waits"
-"""The header that marks a request to be delayed. An agent that sends it waits as well."""
+"""The header that marks a request to be delayed. If an agent sends it, its request is delayed as well."""
 
 _NAMED = "%CEL(request.headers[':authority'].lowerAscii())%"
-"""In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart."""
+"""The name in lower case, as Envoy writes server names of TLS: its cache of names is case-sensitive."""
 
 _EVERYTHING: Json = {"numerator": 100}
 
 PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 CHAIN = "http"
-"""The filter chain for what is not TLS, on each port."""
+"""The filter chain for connections that are not TLS, on every port."""
 
 _REUSE = "clawker_fw.reuse"
-"""The filter state by which connections are told apart, besides the host: by the agent's address among others.
-
-So no agent's request passes for another agent's with a host that knows its clients by their connections.
+"""The filter state that keys upstream connections, in addition to the host. It contains the agent's address, so
+two agents never share a connection, even if the host identifies clients by their connections.
 
 Envoy compares 64-bit hashes that anybody can compute (xxHash), and with a subtree rule an agent chooses names.
 The hash of a name with the agent and port before it is independent of the hash of the name: an agent would need a
@@ -68,11 +67,11 @@ sets of connections.)
 _WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
 
 MORE = f"http://{PAGE}/ says what was refused, why, and what a person can do\n"
-"""What a response has in place of a command. An agent chooses names and paths, and the page has a command only for
+"""Shown in responses instead of a command. Agents choose names and paths, and the page shows commands only for
 names that a person may be asked about."""
 
 LATER = 5
-"""By how many seconds the connection manager comes first, which tells an agent that its request was idle."""
+"""By how many seconds the connection manager's idle timeout is shorter, so that agents get its response."""
 
 
 def listener(serving: Serving) -> list[Json]:
@@ -86,7 +85,7 @@ def listener(serving: Serving) -> list[Json]:
     by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
     matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name)
     how = serving.limits.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
-    # Requests without a rule are on record where they arrive.
+    # Requests without a rule are logged by the listener at which they arrive.
     way: Json = {"proxy": policy.rules.proxy, "absolute": True}
     every = (chains.forwarding(chosen, f"http-{port}", *how, **way) for port, chosen in used.items())
     log = refusals.to_nowhere(serving)
@@ -94,7 +93,7 @@ def listener(serving: Serving) -> list[Json]:
 
 
 def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
-    """Return a listener that only Envoy itself connects to."""
+    """Return a listener to which only Envoy itself connects."""
     return messages.listener(
         name,
         name,
@@ -107,10 +106,10 @@ def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], a
 
 
 def common(routes_name: str, routes_path: str, idle: float) -> Json:
-    """Return what all filters have that read requests: which table they ask, and their limits.
+    """Return the fields common to all filters that read requests: the route table, and limits.
 
-    The port in a Host header is taken off before it is matched. No client address counts as internal, so that no
-    agent can set the headers that steer Envoy.
+    The port is removed from the Host header before matching. No client address counts as internal, so agents can't
+    use the headers that control Envoy.
     """
     return {
         "rds": {"route_config_name": routes_name, "config_source": messages.config_source(routes_path)},
@@ -162,9 +161,9 @@ def connection_manager(serving: Serving) -> Json:
 
 
 def _answers(proxy: Proxy | None) -> Iterator[tuple[Json, str]]:
-    yield refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"
-    yield refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"
-    yield refusals.cel(refusals.BAD_NAME), f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
+    yield refusals.passing(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"
+    yield refusals.passing(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"
+    yield refusals.passing(refusals.BAD_NAME), f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
     yield refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
     yield refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"
     why = (
@@ -175,23 +174,23 @@ def _answers(proxy: Proxy | None) -> Iterator[tuple[Json, str]]:
 
 
 def answering(filter_: Json, sentence: str, **fields: int) -> Json:
-    """Return how an agent is told of what a filter passes."""
+    """Return the response to an agent for requests that pass a filter."""
     text = {"text_format_source": {"inline_string": f"clawker-fw: {sentence}"}}
     return {"filter": filter_, **fields, "body_format_override": text}
 
 
 def judging(policy: str, filter_: str = "", *, permissions: Sequence[Json], deny: bool, **fields: Json) -> Json:
-    """Return a filter that refuses requests by a policy: those that it is for, or all others."""
+    """Return a filter that refuses the requests that a policy matches, or all others."""
     applied = {"permissions": list(permissions), "principals": [{"any": True}], **fields}
     rules = {**({"action": "DENY"} if deny else {}), "policies": {policy: applied}}
     return extension("filters.http.rbac.v3.RBAC", filter_, rules=rules)
 
 
 def remembering(host: str, rule: str, *more: Json) -> Json:
-    """Return the filter that notes what a request is for, for the internal listener, and for whom a connection is.
+    """Return the filter that stores the destination for the internal listener, and the key of the connection.
 
-    `host` is the format of the name, in lower case, and `rule` what else tells connections apart, of which no part
-    is an agent's choice.
+    `host` is the format of the name, in lower case. `rule` is the format of the rest of the key, which an agent
+    can't choose.
     """
     hashed = "envoy.hashable_string"
     agent = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"  # which no header changes
@@ -212,10 +211,11 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
 
 
 def pacing() -> list[Json]:
-    """Return the filters by which the requests of an agent beyond its rate wait. They come before all others.
+    """Return the filters that delay an agent's requests beyond its rate. They come before all others.
 
-    The first one counts requests by the configuration in the table (`paced`), which all listeners share: otherwise
-    each port would have its own rate. It marks those beyond the rate, and the second one delays what is marked.
+    The first one counts requests with the configuration in the route table (`paced`), which all listeners share:
+    otherwise every port would have its own rate. It marks requests beyond the rate, and the second one delays
+    them.
     """
     return [
         extension(_RATE, stat_prefix="unpaced"),
@@ -228,7 +228,7 @@ def pacing() -> list[Json]:
 
 
 def paced(requests_per_second: int) -> Json:
-    """Return what has the filters of `pacing` delay requests for a table of routes: a bucket for each address."""
+    """Return the configuration of `pacing` for a route table: a token bucket per agent's address."""
     at_once = max(1, requests_per_second // bounds.BURSTS)
     fields = {"max_tokens": at_once, "tokens_per_fill": requests_per_second, "fill_interval": "1s"}
     rate = extension(
@@ -238,7 +238,7 @@ def paced(requests_per_second: int) -> Json:
         rate_limits=[{"actions": [{"remote_address": {}}]}],
         descriptors=[{"entries": [{"key": "remote_address"}], "token_bucket": fields}],
         max_dynamic_descriptors=bounds.PACED_AGENTS,
-        token_bucket=fields,  # must be there, and counts for nobody
+        token_bucket=fields,  # required, but unused
         always_consume_default_token_bucket=False,
         request_headers_to_add_when_not_enforced=[{"header": {"key": WAITS, "value": "1"}}],
     )
@@ -251,7 +251,7 @@ def router() -> Json:
 
 
 def _host_names_only() -> Json:
-    # Whatever the routes say.
+    # Overrides the routes.
     other = [
         {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": regex}}, "invert_match": True}}
         for regex in HOST_NAME
@@ -262,8 +262,8 @@ def _host_names_only() -> Json:
 def table(policy: Policy, requests_per_second: int) -> Json:
     """Return the route table. Names on which the same ports are allowed and denied share a virtual host.
 
-    Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
-    parent domains allow on further ports.
+    Envoy uses only the virtual host with the most specific pattern. So it includes the further ports that rules
+    for parent domains allow.
     """
     hosts: dict[tuple[tuple[_Way, ...], tuple[int, ...]], list[str]] = {}
     for pattern, scope in policy.scopes.items():
@@ -333,7 +333,7 @@ def _forward(allowed: _Way) -> Json:
 
 
 def _observe(allowed: _Way) -> Json:
-    """Return the route for names without a rule, while they pass."""
+    """Return the route for names without a rule while observing."""
     match = _on(allowed.port)
     public = {"name": ":authority", "string_match": {"safe_regex": {"regex": PUBLIC_NAME}}}
     return {**_forward(allowed), "name": messages.OBSERVED_HTTP, "match": {**match, "headers": [public]}}
@@ -344,7 +344,7 @@ def _deny(port: int) -> Json:
 
 
 def _page() -> Json:
-    """Return the route of the page. What the agent has sent under the header's name is replaced."""
+    """Return the route of the page. It replaces the header if the agent sent it."""
     agent = {"key": "x-clawker-fw-agent", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
     return {
         "name": messages.TO_PAGE,

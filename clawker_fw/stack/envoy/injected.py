@@ -11,7 +11,7 @@ from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 PREFIX = "secret:"
 """The prefix of secrets' names, for Envoy and the signer. No server name has a colon."""
 
-FILTER, TOLD = "inject", "told"
+FILTER, EXPLAINING = "inject", "told"
 METADATA = "fw.secret"
 """The metadata of a route that injects: the secret's name, under `name`."""
 
@@ -29,7 +29,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     per_route = filter_of(f"{PREFIX}{injection.secret}#{injection.form_in(header)}", header)
     return {
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
-        "typed_per_filter_config": {**per_route, **({TOLD: _told(injection.secret)} if git else {})},
+        "typed_per_filter_config": {**per_route, **({EXPLAINING: _explanation(injection.secret)} if git else {})},
         # The router removes the agent's header before the cluster adds ours.
         "request_headers_to_remove": [header],
     }
@@ -58,6 +58,6 @@ def filter_of(secret: str, header: str) -> Json:
     return {FILTER: per_route}
 
 
-def _told(secret: str) -> Json:
+def _explanation(secret: str) -> Json:
     text = f"the host does not accept the secret {secret}"
-    return messages.replacing(messages.page(TOLD, messages.STATUS, {"exact": "401"}, NOT_ACCEPTED, text))
+    return messages.replacing(messages.page(EXPLAINING, messages.STATUS, {"exact": "401"}, NOT_ACCEPTED, text))

@@ -1,12 +1,12 @@
-"""Envoy's listeners: one a port, with one filter chain a TLS rule and one chain for plain HTTP.
+"""Envoy's listeners: one per port, with a filter chain per TLS rule and one for plain HTTP.
 
-The layout keeps an update from cutting what it does not concern (measured; docs/how-it-works.md): a port added or
-removed is a listener added or removed, a rule is a filter chain, and the matcher may change freely.
+With this layout, an update cuts only the connections that it concerns (measured; docs/how-it-works.md): a new port
+is a new listener, a new rule is a new filter chain, and the matcher may change freely.
 
-Listeners at virtual addresses stand for one name each, whatever an agent sends. A rule for tcp or ssh has
-listeners of its own. So its removal ends its connections and no others, and two hosts are never mistaken for each
-other. Each of its ports has one, because Envoy replaces a listener whose ports change, and ends its connections;
-unless there are many, each of which takes 0.1 MB. Those for UDP are in `datagrams`.
+A listener at a virtual address stands for one name, whatever an agent sends. A rule for tcp or ssh has its own
+listeners, so removing it ends only its connections, and hosts can't be confused. Every port of the rule has one,
+because Envoy replaces a listener whose ports change, and ends its connections. If there are many ports, a rule has
+one for all, because a listener takes 0.1 MB. `datagrams` has the listeners for UDP.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,14 @@ _OPAQUE = "tcp"
 _INSPECTOR = "filters.listener.tls_inspector.v3.TlsInspector"
 
 MOST_APART = 256
-"""Ports of all rules for tcp and ssh together that have a listener each. If there are more, each rule has one."""
+"""Up to this many ports of rules for tcp and ssh have their own listener. If there are more, every rule has
+one."""
 
 
 def listeners(serving: Serving) -> list[Json]:
-    """Return a listener for each port, and those that HTTP requests go through if a rule allows any.
+    """Return a listener per port, and the internal ones if a rule allows HTTP.
 
-    They are at Envoy's address on the agent network: from the way out nobody comes in.
+    They use only Envoy's address on the agent network, so the egress network can't connect.
     """
     policy, shared = serving.policy, serving.addresses.shared
     ports = ((port, chains.chains("tls", policy, Protocol.HTTPS, port)) for port in policy.rules.ports)
@@ -42,13 +43,13 @@ def listeners(serving: Serving) -> list[Json]:
 
 
 def virtual(serving: Serving) -> Iterator[Json]:
-    """Yield the listeners of all names that have an address of their own."""
+    """Yield the listeners at virtual addresses."""
     served = serving.policy.allowed_at(serving.addresses.virtual)
-    apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
+    apart = sum(protocol is Protocol.TCP for allowed in served.values() for protocol, _ in allowed) <= MOST_APART
     for name, allowed in served.items():
         opaque = {port: rule for (transport, port), rule in allowed.items() if transport is Protocol.TCP}
         for rule in dict.fromkeys(opaque.values()):
-            ports = [port for port, each in opaque.items() if each == rule]
+            ports = [port for port, other in opaque.items() if other == rule]
             for together in [[port] for port in ports] if apart else [ports]:
                 yield _forwarding(serving, name, rule, together)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
@@ -58,7 +59,7 @@ def virtual(serving: Serving) -> Iterator[Json]:
 
 
 def _from_agents(name: str, statistics: str, address: IPv4Address, ports: Sequence[int], **fields: object) -> Json:
-    """Return a listener that agents connect to. A draining Envoy stops these, and none that they lead to."""
+    """Return a listener to which agents connect. A draining Envoy stops these, but not internal ones."""
     first, *others = ({"address": messages.socket(str(address), port)} for port in ports)
     return messages.listener(
         name,
@@ -93,7 +94,7 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
                 proxy=serving.policy.rules.proxy,
             ),
             *([tls_interception.chain(serving)] if chains.INSPECTED in chosen.names.values() else []),
-            *([chains.ending(chains.DENIED)] if any(each.denies for each in chosen.patterns.values()) else []),
+            *([chains.ending(chains.DENIED)] if any(rule.denies for rule in chosen.patterns.values()) else []),
             chains.ending(chains.REFUSED),
         ],
     )

@@ -1,4 +1,4 @@
-"""Name lookups, with separate limits for each agent.
+"""Name lookups, with separate limits per agent.
 
 Below a subtree rule, an agent can invent names, and their server may be slow or silent. So Envoy looks up a name
 with an extra label: the last number of the agent's address, which no two agents of a /23 share. `fwctl forward`

@@ -1,4 +1,4 @@
-"""What Envoy's configuration is written with: extensions, as JSON values in canonical form.
+"""Parts of Envoy's configuration, as JSON values in canonical form.
 
 Field names are those of the Envoy v3 API reference.
 """
@@ -13,16 +13,15 @@ Json = dict[str, Any]
 TYPES = "type.googleapis.com/envoy"
 
 PORT, HOST = "envoy.upstream.dynamic_port", "envoy.upstream.dynamic_host"
-"""The filter states that say where a request goes: to the port that the agent has connected to, which nothing that
-it sends can change, of the host that it names, in lower case."""
+"""The filter states with a request's destination: the host that it names, in lower case, and the port to which
+the agent connected, which nothing in the request can change."""
 
 SOURCE, ASKED, SHARE = "clawker_fw.source", "clawker_fw.asked", "clawker_fw.share"
-"""The filter states with the agent's address and port and the host that its request names, for the record, and
-with the last number of its address, by which lookups are kept apart (`lookups`)."""
+"""The filter states with the agent's address and port, and with the host that its request names, for the log, and
+with the last number of its address, for its own limits of lookups (`lookups`)."""
 
 REQUEST = "clawker_fw.request"
-"""The filter state that no two requests have alike. A connection to an origin has that of the request for which it
-was opened."""
+"""The filter state that identifies a request. A connection to an origin has that of the request that opened it."""
 
 METHOD = "clawker_fw.method"
 """The filter state with a request's method."""
@@ -37,33 +36,33 @@ SENT_AGAIN = "again"
 """The second endpoint of an internal listener: connections for requests that had no answer on the first one."""
 
 THROUGH_RULES = "http-rules"
-"""The internal listener that HTTP requests go through, and the cluster that leads to it."""
+"""The internal listener for HTTP requests, and the cluster that leads to it."""
 
 DENIED_HTTP = "denied"
-"""The route for what a rule denies within what another one allows."""
+"""The route for requests that a rule denies although another rule allows the parent domain."""
 
 OBSERVED_HTTP = "observed"
-"""The route for names without a rule, while they pass."""
+"""The route for names without a rule while observing."""
 
 TO_PAGE = "page"
-"""The route of the page on which an agent reads what was refused to it, and the cluster that leads there.
+"""The route of the page on which an agent reads its own refusals, and the cluster of that page.
 
-Envoy says whose request it is. The recorder beside it answers (go/internal/page).
+Envoy adds a header with the agent's address. The recorder serves the page (go/internal/page).
 """
 
 THROUGH_PATHS = "https-rules"
-"""The same for requests in TLS that is looked into."""
+"""The same for inspected requests."""
 
 HOST_NAME = ("(?:[A-Za-z0-9_-]{1,63}[.])*[A-Za-z0-9_-]{1,63}", "[!-~]{1,253}")
 """The two expressions that every host name matches (RFC 1035, section 2.3.4, and the underscore).
 
-Anything else means one thing to Envoy, which compares octets, and another to the resolver behind it, which knows
-escapes: a name with a backslash would be matched as it stands, and looked up as another.
+Envoy compares bytes, but its resolver knows escapes: a name with a backslash would be matched as it is, and
+resolved as another name.
 """
 
 
 STATUS = "HttpResponseStatusCodeMatchInput"
-"""The input of a matcher that compares an answer's status."""
+"""A matcher's input with the status of a response."""
 
 
 def duration(seconds: float) -> str:
@@ -72,7 +71,7 @@ def duration(seconds: float) -> str:
 
 
 def extension(kind: str, name: str = "", **config: Any) -> Json:  # noqa: ANN401 - JSON
-    """Return one of Envoy's extensions with its configuration. Its usual name follows from its kind."""
+    """Return an extension of Envoy with its configuration. The name usually follows from the kind."""
     return typed(name or f"envoy.{kind.partition('.v3.')[0]}", f"{TYPES}.extensions.{kind}", **config)
 
 
@@ -87,18 +86,18 @@ def socket(address: str, port: int) -> Json:
 
 
 def source(address: str) -> Json:
-    """Return what has a cluster connect from an address of ours."""
+    """Return the fields of a cluster that connects from one of our addresses."""
     return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
 
 
 def endpoint(cluster: str, address: Json, **state: str) -> Json:
-    """Return what has a cluster lead to one address."""
+    """Return the fields of a cluster with one address."""
     only = {"endpoint": {"address": address}, **state}
     return {"load_assignment": {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [only]}]}}
 
 
 def http_options(**options: object) -> Json:
-    """Return what has a cluster speak HTTP with these options."""
+    """Return the fields of a cluster for HTTP with these options."""
     kind = "extensions.upstreams.http.v3.HttpProtocolOptions"
     return {"typed_extension_protocol_options": {f"envoy.{kind}": {"@type": f"{TYPES}.{kind}", **options}}}
 
@@ -117,7 +116,7 @@ def stdout(**log_format: object) -> Json:
 
 
 def state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
-    """Return a filter state that one of Envoy's filters sets to a text, for what comes after it."""
+    """Return the configuration that sets a filter state to a text, for later filters."""
     source: Json = {"text_format_source": {"inline_string": text}}
     if formatters:
         source["formatters"] = list(formatters)
@@ -125,12 +124,12 @@ def state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
 
 
 def passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:
-    """Return a filter state that the internal listener knows as well."""
+    """Return the configuration that sets a filter state, also for the internal listener."""
     return state(key, text, *formatters, shared_with_upstream="ONCE", **fields)
 
 
 def config_source(path: str) -> Json:
-    """Return how Envoy reads a hot file, and again whenever it is told. `path` is relative to `hot/`."""
+    """Return the source of a dynamic file below `hot/`, which Envoy reads again when it is moved."""
     place = {
         "path": f"{container.VOLUME}/{container.HOT}{path}",
         "watched_directory": {"path": watched_folder(path)},
@@ -139,12 +138,12 @@ def config_source(path: str) -> Json:
 
 
 def cel_formatter() -> Json:
-    """Return what makes `%CEL(...)%` available in a text, with functions for strings."""
+    """Return the formatter for `%CEL(...)%`, with functions for strings."""
     return extension("formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
 
 
 def replacing(*pages: Json) -> Json:
-    """Return what has Envoy answer some answers of a route's host itself. Each is one of `page`."""
+    """Return a route's configuration that replaces some of the host's responses by these pages (`page`)."""
     return {
         "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
         "custom_response_matcher": {"matcher_list": {"matchers": list(pages)}},
@@ -152,9 +151,9 @@ def replacing(*pages: Json) -> Json:
 
 
 def page(name: str, compared: str, matched: Json, details: str, text: str, **of_input: str) -> Json:
-    """Return how an answer with a matching status or header is replaced by a text, with the status 502.
+    """Return the replacement of responses with a matching status or header by a text, with the status 502.
 
-    `compared` is the type of the input that `matched` is for, and `details` the response code details.
+    `compared` is the type of the matcher's input, and `details` are the response code details.
     """
     answer = extension(
         "http.custom_response.local_response_policy.v3.LocalResponsePolicy",

@@ -16,8 +16,9 @@ from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.rules.rule import HOST
 from clawker_fw.rules.upstream import Proxy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, virtual
+from clawker_fw.stack import container, expiry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
+from clawker_fw.stack.collector import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.envoy import (
     bounds,
     datagrams,
@@ -34,7 +35,6 @@ from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
-from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.topology import Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
@@ -54,7 +54,7 @@ _LISTENER_PROOF = EnvoyProof("dynamic_listeners", ("active_state", "listener"), 
 _LISTENERS = Resource("listeners", "lds/listeners.json", envoy=_LISTENER_PROOF)
 
 RESOURCES = (
-    ends.RESOURCE,
+    expiry.RESOURCE,
     virtual.RESOURCE,
     lookups.RESOURCE,
     *signing.RESOURCES,
@@ -68,7 +68,7 @@ RESOURCES = (
 Only `fwctl` reads the first three, and only the signer those of `inspection`."""
 
 CLUSTERS, PATHS, ROUTES, LISTENERS = (
-    container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
+    container.HOT + resource.path for resource in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
 )
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
@@ -78,7 +78,7 @@ AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S1
 """Further CAs from the settings, and the file in which `fwctl` appends them to the image's CAs."""
 
 LOG_LEVELS = "misc:error"
-"""`misc`: Envoy would warn for each filter chain that ServerNameMatcher is work in progress."""
+"""`misc`: Envoy would warn per filter chain that ServerNameMatcher is work in progress."""
 
 DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts new ones."""
@@ -248,7 +248,7 @@ def _network(
 ) -> dict[str, object]:
     """Return the network for `fwctl serve`: further source addresses, each with its own routing table.
 
-    A table with only the default route refuses every other destination when Envoy connects, for each address it
+    A table with only the default route refuses every other destination when Envoy connects, per address it
     tries. The exempt source may reach private ranges and the egress network, but no agent and no address of ours.
     The same holds for telemetry, whose collector the user chooses, and for an upstream proxy with a name. One with
     an address is all that its source reaches.

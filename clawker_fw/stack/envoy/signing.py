@@ -26,9 +26,9 @@ RESOURCES = (
 )
 """The roots that agents have to trust, and the signer's files. Intermediates go into place before names."""
 
-TRUST, INTERMEDIATES, NAMES = (container.HOT + each.path for each in RESOURCES)
+TRUST, INTERMEDIATES, NAMES = (container.HOT + resource.path for resource in RESOURCES)
 
-SIGNED = frozenset(each.name for each in RESOURCES if each.signer)
+SIGNED = frozenset(resource.name for resource in RESOURCES if resource.signer)
 """The resources that the signer reads again after a change."""
 
 HANDSHAKE = "4s"
@@ -42,7 +42,9 @@ connection, so it is used only with hosts: these connections never leave the Doc
 def hot(policy: Policy, authorities: Authorities) -> Files:
     """Return the certificate files for the names that rules inspect."""
     inspected = {rule.destination for rule in policy.rules.rules if rule.paths}
-    names, subtrees = ([each.name for each in inspected if each.subtree is kind] for kind in (False, True))
+    names, subtrees = (
+        [destination.name for destination in inspected if destination.subtree is kind] for kind in (False, True)
+    )
     return {TRUST: public(authorities.trust), **files(names, subtrees, authorities.intermediates)}
 
 
@@ -61,7 +63,9 @@ def running(files: Files) -> Authorities:
 def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable[Pair]) -> Files:
     """Return the signer's files. A subtree is written without a leading dot, and includes its own name."""
     return {
-        INTERMEDIATES: signers(_encode({"intermediates": [each.document for each in intermediates]})),
+        INTERMEDIATES: signers(
+            _encode({"intermediates": [intermediate.document for intermediate in intermediates]})
+        ),
         NAMES: public(_encode({"names": sorted(names), "subtrees": sorted(subtrees)})),
     }
 
@@ -69,7 +73,7 @@ def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable
 def read_intermediates(content: bytes) -> list[Pair]:
     """Return the pairs in a signer's file of intermediates, or nothing if it is invalid."""
     try:
-        return [Pair.read(each) for each in read_record(content)["intermediates"]]
+        return [Pair.read(pair) for pair in read_record(content)["intermediates"]]
     except (AttributeError, KeyError, TypeError, ValueError):
         return []
 

@@ -13,10 +13,10 @@ from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings
+from clawker_fw.stack.collector import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 from clawker_fw.stack.envoy import bounds, messages
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
-from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _MOST = {"max_connections": 2, "max_pending_requests": 16, "max_requests": 32}
@@ -77,7 +77,7 @@ class Reporting:
             buffer_size_bytes=_BATCH,
             resource_attributes=_key_values(self.telemetry.resource(Sibling.ENVOY, self.slot)),
             attributes=_key_values(_attributes(fields, action)),
-            **(cel if any("%CEL(" in each for each in fields.values()) else {}),
+            **(cel if any("%CEL(" in field for field in fields.values()) else {}),
         )
         return {**log, "filter": filter_}
 

@@ -1,9 +1,9 @@
 """Inspected TLS: apply a rule's paths to each request.
 
 All such rules of a port have one filter chain, which ends TLS and reads requests. Its table of routes has a
-virtual host for each name, and routes match the port that the agent connected to.
+virtual host per name, and routes match the port that the agent connected to.
 
-Like plain HTTP (`http`), requests then pass an internal listener, with a filter chain for each part of an
+Like plain HTTP (`http`), requests then pass an internal listener, with a filter chain per part of an
 allowance (`Paths.allowances`). Its name has a digest of the exceptions, so removing a part ends its requests.
 
 Envoy normalizes paths (`rules.paths.seen`), also for the host. A request must name the host in its TLS server
@@ -188,10 +188,10 @@ def _connection_manager(serving: Serving) -> Json:
         http_filters=[
             *http.pacing(),
             _denying(_BAD_PATH, {"url_path": {"path": _regex(f".*({ALWAYS_BAD}).*")}}),
-            _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
+            _denying(_TRACE, *({"header": _method(method, ignore_case=True)} for method in REFUSED_METHODS)),
             _without_misread_headers(),
             _names_its_host(),
-            extension("filters.http.custom_response.v3.CustomResponse", injected.TOLD),
+            extension("filters.http.custom_response.v3.CustomResponse", injected.EXPLAINING),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
         ],
@@ -258,7 +258,7 @@ def _answers(proxy: Proxy | None) -> Iterator[Json]:
         (refusals.of_route(refusals.NO_RULE), 403, f"{Reason.NO_RULE.sentence} {where}\n{http.MORE}"),
         (refusals.of_status(403), 403, f"{Reason.PATH.sentence}\n{http.MORE}"),
         (refusals.of_details(injected.MISSING), 503, f"{Reason.NO_SECRET.sentence}\n"),
-        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, f"{Reason.HOST_NOT_TRUSTED.sentence}\n"),
+        (refusals.passing(refusals.HOST_NOT_TRUSTED), 503, f"{Reason.HOST_NOT_TRUSTED.sentence}\n"),
         (refusals.of_status(503), 503, no_answer),
     ):
         yield http.answering(filter_, text, status_code=status)
@@ -282,7 +282,7 @@ def table(policy: Policy, requests_per_second: int, headers: Mapping[str, str] =
         "virtual_hosts": [*hosts, others],
         "request_headers_to_remove": [*HEADERS_REMOVED, http.WAITS],
         "typed_per_filter_config": http.paced(requests_per_second),
-        "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],
+        "cluster_specifier_plugins": [_unless_upgrading(verify=verified) for verified in (True, False)],
     }
 
 
@@ -312,7 +312,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
     for repository in paths.repositories:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
-        yield _refuse(str(repository), _regex(repository.readings), body=_told(repository))
+        yield _refuse(str(repository), _regex(repository.readings), body=_explanation(repository))
     hiding = [path for path in paths.rules if path.expression and path.denies]
     for path in paths.rules:
         if path.expression:
@@ -334,10 +334,10 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
         if request.allowed:
             yield from _forward(rule, request.words, match)
         else:
-            yield _refuse(str(repository), match, body=_told(repository))
+            yield _refuse(str(repository), match, body=_explanation(repository))
 
 
-def _told(repository: Repository) -> str:
+def _explanation(repository: Repository) -> str:
     may = "be fetched, not pushed to" if repository.access is Access.READ else "not be used like this"
     return f"clawker-fw: {repository.name} may {may}\n"
 
@@ -345,11 +345,11 @@ def _told(repository: Repository) -> str:
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
     exactly = [_path(with_query(expression)) for expression in path.expressions[:-1]]
     match = _match(path)
-    for method, each in _matches(path, match, *exactly):
+    for method, route_match in _matches(path, match, *exactly):
         if path.denies:
-            yield _refuse(str(path), each)
+            yield _refuse(str(path), route_match)
         else:
-            yield from _forward(rule, path.words(method), each)
+            yield from _forward(rule, path.words(method), route_match)
     if path.limits and rule.paths and rule.paths.may_open(path):  # an expression takes Envoy 16 KB
         methods = "|".join(map(re.escape, path.methods))
         others = {"name": ":method", "string_match": _regex(methods), "invert_match": True}
@@ -409,8 +409,8 @@ def _unless_upgrading(*, verify: bool) -> Json:
     anything = {"safe_regex": {"google_re2": {}, "regex": ".*"}}
     asks = {"input": header, "value_match": anything}
     nowhere, leading = (
-        {"action": extension(f"{_CHOOSING}.ClusterAction", "cluster", cluster=each)}
-        for each in (_NO_WEBSOCKET, _way(verify=verify))
+        {"action": extension(f"{_CHOOSING}.ClusterAction", "cluster", cluster=cluster)}
+        for cluster in (_NO_WEBSOCKET, _way(verify=verify))
     )
     matchers = [{"predicate": {"single_predicate": asks}, "on_match": nowhere}]
     return {

@@ -1,8 +1,8 @@
-"""The way through the company's HTTP proxy, for rules whose hosts are reached through it.
+"""Connections through the company's HTTP proxy.
 
 TLS, inspected or not, and opaque traffic pass in a tunnel (CONNECT, RFC 9110, section 9.3.6). Plain HTTP is sent
-in absolute form (RFC 9112, section 3.2.2), because proxies rarely allow CONNECT to port 80. The proxy looks the
-names up. Nothing else leads to such a host, so a proxy that is down fails closed.
+in absolute form (RFC 9112, section 3.2.2), because proxies rarely allow CONNECT to port 80. The proxy
+resolves the names. Its hosts have no direct cluster, so agents can't reach them while the proxy is down.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from clawker_fw.stack.envoy import injected, messages
 from clawker_fw.stack.envoy.messages import HOST, PORT, Json, extension
 
 CLUSTER, ABSOLUTE = "proxy", "http-proxied"
-"""The cluster that leads to the proxy, and the one for requests in absolute form, by the internal listener."""
+"""The cluster of the proxy, and the internal listener's cluster for requests in absolute form."""
 
 ANSWER = "envoy.tcp_proxy.propagate_response_headers"
 """The filter state with the headers of the proxy's answer to CONNECT."""
 
 NO_ANSWER = ", or the upstream proxy did not lead there"
-"""What agents are told in addition of a host without an answer."""
+"""A sentence for agents in addition to the one about a host without an answer."""
 
 AUTHORITIES = "boot/proxy.pem"
 """The CAs that may certify the proxy."""
@@ -39,7 +39,7 @@ def secret_name(proxy: Proxy) -> str:
 
 
 def forwarding(proxy: Proxy, host: str, fields: Json, *, absolute: bool) -> Json:
-    """Return the filter that forwards a connection to a host, or to what its format says.
+    """Return the filter that forwards a connection to a host, or to the host in a format.
 
     `fields` are further ones of the filter.
     """
@@ -84,8 +84,8 @@ _PAGES = messages.replacing(
         for beginning, reason in (("ERR_ACCESS", Reason.PROXY_REFUSED), ("ERR_", Reason.PROXY_FAILED))
     ),
 )
-"""The pages of Squid, and demands for other credentials (407), which no host makes. Other proxies' pages can't be
-told from the host's."""
+"""The pages of Squid, and requests for credentials (407), which come only from proxies. Pages of other proxies
+look like those of hosts."""
 
 
 def absolute_form(port: int) -> Json:
@@ -96,9 +96,9 @@ def absolute_form(port: int) -> Json:
 
 
 def for_every_route(proxy: Proxy | None) -> Json:
-    """Return what the table of routes has for requests in absolute form: the proxy's credentials.
+    """Return the route table's fields for requests in absolute form: the proxy's credentials.
 
-    Envoy asks only for secrets that a table names at its start, so this one names them without such a rule too.
+    Envoy requests only secrets that the table contained at its start, so the table always contains this one.
     """
     secret = secret_name(proxy) if proxy else ""
     return injected.filter_of(secret, _HEADER) if secret else {}

@@ -1,4 +1,4 @@
-"""Envoy's log line for each connection to a host, which `fwctl record` counts.
+"""Envoy's log line per connection to a host, which `fwctl record` counts.
 
 It is written when the connection ends, with the total bytes. Connections to a virtual address, and UDP sessions,
 are also logged about once a minute while open. For others, that would add a quarter to the time of a change of

@@ -34,7 +34,7 @@ var Sentences = map[string]string{
 	"timeout":          "no TLS hello or complete request headers arrived in time",
 	Limit:              "this is over the limit of this agent, or of all agents",
 	"private-address":  "this host may be reached, but none of its addresses",
-	"not-trusted":      "a rule looks into TLS of this host, and the agent refused the certificate for that",
+	"not-trusted":      "a rule inspects TLS of this host, and the agent refused Envoy's certificate",
 	"host-not-trusted": "a rule allows this host, but Envoy does not trust its certificate",
 	"no-address":       "this host may be reached, but it has no address",
 	"no-secret":        "a rule allows this request, but the secret for it is not there",

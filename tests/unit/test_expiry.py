@@ -14,7 +14,7 @@ from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.container import COMMITTED
-from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends
+from clawker_fw.stack.expiry import EXPIRIES, MOST_EXPIRIES, known_expiries
 from clawker_fw.stack.files import public
 from devkit import stacks
 from devkit.memory.container import MemoryContainer
@@ -58,37 +58,37 @@ def test_after_an_end_the_files_are_what_is_desired_then(sibling: Sibling) -> No
     for moment in (SOON, LATER):
         seen = compare(memory, now.at(moment))
         after = seen.desired_in(Slots(0, 0)).siblings[sibling]
-        ends = json.loads(before.hot[ENDS].content)["ends"]
+        ends = json.loads(before.hot[EXPIRIES].content)["ends"]
         assert ends[0]["at"] == moment
         files = {path: file.content for path, file in before.hot.items()}
         for path, change in ends[0]["files"].items():
             files[f"hot/{path}"] = applied(files[f"hot/{path}"], change["parts"])
             assert hashlib.sha256(files[f"hot/{path}"]).hexdigest() == change["sha256"]
-        raw = before.hot[ENDS].content.decode().removeprefix('{"ends":[').removesuffix("]}")
+        raw = before.hot[EXPIRIES].content.decode().removeprefix('{"ends":[').removesuffix("]}")
         first = json.dumps(ends[0], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert raw.startswith(first)
-        files[ENDS] = f'{{"ends":[{raw.removeprefix(first).removeprefix(",")}]}}'.encode()
+        files[EXPIRIES] = f'{{"ends":[{raw.removeprefix(first).removeprefix(",")}]}}'.encode()
         assert files == {path: file.content for path, file in after.hot.items()}
         assert ends[0]["live"] == dict(after.live)
         assert ends[0]["rules"] == {"count": after.rules.count, "sha256": after.rules.digest}
-        assert before.hot[ENDS] == public(before.hot[ENDS].content)
+        assert before.hot[EXPIRIES] == public(before.hot[EXPIRIES].content)
         before = after
-    assert before.hot[ENDS].content == b'{"ends":[]}'
+    assert before.hot[EXPIRIES].content == b'{"ends":[]}'
 
 
 def test_the_next_ends_are_known() -> None:
     """Files list only the next expiries, to stay short."""
     memory = MemoryEngine()
-    every = ({"dst": f"n{number}.test", "until": rfc3339(SOON + number)} for number in range(MOST_ENDS + 8))
+    every = ({"dst": f"n{number}.test", "until": rfc3339(SOON + number)} for number in range(MOST_EXPIRIES + 8))
     now = stacks.blueprint(memory.facts(), *every)
-    assert list(now.later) == [SOON + number for number in range(MOST_ENDS)]
+    assert list(now.later) == [SOON + number for number in range(MOST_EXPIRIES)]
     seen = compare(memory, now)
     assert seen.desired.unknown_ends == 8
     told = [each.message for each in seen.advice if each.code == "rules-end-later"]
     assert [each.partition(" and end ")[0] for each in told] == [
         "Rules end at 40 times. Envoy and CoreDNS know the next 32"
     ]
-    assert [known_ends(rules) for rules in (0, 10, 1000, 10_000, 100_000)] == [32, 32, 20, 2, 1]
+    assert [known_expiries(rules) for rules in (0, 10, 1000, 10_000, 100_000)] == [32, 32, 20, 2, 1]
 
 
 class Ending(MemoryEngine):
@@ -100,12 +100,12 @@ class Ending(MemoryEngine):
         """Start it, and expire the rules in its files."""
         super().start(container)
         inside = self.inside(container)
-        if ENDS in inside.files:
+        if EXPIRIES in inside.files:
             end_rules(inside, self.moment)
 
 
 def end_rules(inside: MemoryContainer, moment: int) -> None:
-    record, ends = json.loads(inside.files[COMMITTED].content), json.loads(inside.files[ENDS].content)["ends"]
+    record, ends = json.loads(inside.files[COMMITTED].content), json.loads(inside.files[EXPIRIES].content)["ends"]
     while ends and ends[0]["at"] <= moment:
         first, *ends = ends
         for path, change in first["files"].items():
@@ -113,7 +113,7 @@ def end_rules(inside: MemoryContainer, moment: int) -> None:
             inside.files[f"hot/{path}"] = file.saying(applied(file.content, change["parts"]))
         inside.live, record["live"], record["rules"] = dict(first["live"]), first["live"], first["rules"]
     left = json.dumps({"ends": ends}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    inside.files[ENDS] = inside.files[ENDS].saying(left)
+    inside.files[EXPIRIES] = inside.files[EXPIRIES].saying(left)
     for each in record["files"]:
         each["sha256"] = hashlib.sha256(inside.files[f"hot/{each['path']}"].content).hexdigest()
         inside.files[f"good/hot/{each['path']}"] = inside.files[f"hot/{each['path']}"]
@@ -139,4 +139,4 @@ def test_a_rule_that_siblings_have_not_ended_is_ended_by_a_run() -> None:
     wanted = stacks.blueprint(memory.facts(), *ENTRIES)
     done = converge(memory, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None, wall=lambda: LATER))
     assert done.diff.verdict is Verdict.CURRENT
-    assert memory.inside("clawker-envoy").files[ENDS].content == b'{"ends":[]}'
+    assert memory.inside("clawker-envoy").files[EXPIRIES].content == b'{"ends":[]}'

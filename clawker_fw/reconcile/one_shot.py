@@ -28,7 +28,7 @@ _KERNEL_SECONDS = 60.0
 _REFUSED_LIMIT = "rlimit"
 """What runc calls a limit that it may not set ("error setting rlimit type 7")."""
 
-DROPS_FRAMES = "the packet filter of the engine's machine"
+DROPS_FRAMES = "the packet filter of the Docker host"
 """What `fwctl` names if the packet filter drops traffic between containers."""
 
 ACCEPT_FRAMES = (
@@ -38,7 +38,7 @@ ACCEPT_FRAMES = (
 
 
 @contextmanager
-def errand(
+def one_shot(
     engine: EngineWriter, project: str, spec: ContainerSpec, seconds: float, image: BuiltImage | None = None
 ) -> Iterator[tuple[str, ...] | None]:
     """Run a container to its end, and yield its output, or None if it has not ended after `seconds`.
@@ -52,9 +52,9 @@ def errand(
     with in_turn(engine, project, readable, seconds, image) as container:
         engine.start(container)
         end = time.monotonic() + seconds
-        while (found := engine.container(container)) and found.status not in _ENDED and time.monotonic() <= end:
+        while (view := engine.container(container)) and view.status not in _ENDED and time.monotonic() <= end:
             time.sleep(_LOOK_EVERY)
-        ended = found is None or found.status in _ENDED
+        ended = view is None or view.status in _ENDED
         yield engine.last_words(container, _MOST_LINES) if ended else None
 
 
@@ -141,7 +141,7 @@ def lacking(
 def _answered(
     engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None
 ) -> tuple[str, ...]:
-    with errand(engine, project, spec, _KERNEL_SECONDS, image) as lines:
+    with one_shot(engine, project, spec, _KERNEL_SECONDS, image) as lines:
         try:
             return tuple(map(str, json.loads((lines or ("",))[-1])["lacking"]))
         except (ValueError, KeyError, TypeError) as error:

@@ -8,13 +8,13 @@ from types import MappingProxyType
 
 import certifi
 
-from clawker_fw.agents.trust import SHOWN, TARGET, Trust, label
+from clawker_fw.agents.trusted_roots import SHOWN, TARGET, Trust, label
 from clawker_fw.certificates import trust
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model.containers import ContainerSpec, Mount, Shape
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.errand import in_turn
+from clawker_fw.reconcile.one_shot import in_turn
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, trust_name
 from clawker_fw.stack.files import public
@@ -82,6 +82,6 @@ def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, 
         ),
     )
     with in_turn(engine, project, spec, _LONGEST) as container:
-        there = engine.files(container)
-        if any(there.get(path) != file for path, file in wanted.items()):
+        files = engine.files(container)
+        if any(files.get(path) != file for path, file in wanted.items()):
             engine.put_files(container, wanted)

@@ -69,7 +69,7 @@ class TelemetryTarget:
             f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
             common_tls_context={
                 "tls_params": versions,
-                "tls_certificates": [{name: {"inline_string": each.decode()} for name, each in pair.items()}],
+                "tls_certificates": [{name: {"inline_string": part.decode()} for name, part in pair.items()}],
                 "validation_context": {
                     "trusted_ca": {"inline_string": credentials.trust.decode()},
                     "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": self.server_name}}],
@@ -110,16 +110,16 @@ def running(files: Mapping[Sibling, Files]) -> Running:
 
 def certificates(sibling: Sibling, files: Files) -> tuple[bytes, bytes] | None:
     """Return a sibling's CAs and certificate, or None."""
-    found = _in_clusters(files) if sibling is Sibling.ENVOY else _in_file(files)
-    return (found[0], found[1].certificate) if found else None
+    credentials = _in_clusters(files) if sibling is Sibling.ENVOY else _in_file(files)
+    return (credentials[0], credentials[1].certificate) if credentials else None
 
 
 def is_live(sibling: Sibling, files: Files, live: Mapping[str, str]) -> bool:
     """Whether a sibling has loaded its files. `live` are the digests that it reports."""
     path = CLUSTERS if sibling is Sibling.ENVOY else FILE
-    for each in declared(files):
-        if container.HOT + each.path == path and path in files:
-            return live.get(each.name) == each.digest(files[path].content)
+    for resource in declared(files):
+        if container.HOT + resource.path == path and path in files:
+            return live.get(resource.name) == resource.digest(files[path].content)
     return False
 
 
@@ -129,15 +129,15 @@ def destination(files: Mapping[Sibling, Files]) -> tuple[str, str] | None:
         (place,) = _cluster(files[Sibling.ENVOY])["load_assignment"]["endpoints"]
         (endpoint,) = place["lb_endpoints"]
         to = endpoint["endpoint"]["address"]["socket_address"]
-        told = read_record(files[Sibling.COREDNS][FILE].content)
-        return f"{to['address']}:{to['port_value']}", str(told["server_name"])
+        record = read_record(files[Sibling.COREDNS][FILE].content)
+        return f"{to['address']}:{to['port_value']}", str(record["server_name"])
     return None
 
 
 def _in_file(files: Files) -> tuple[bytes, Pair] | None:
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        found = read_record(files[FILE].content)
-        return found["ca"].encode(), Pair.read(found)
+        record = read_record(files[FILE].content)
+        return record["ca"].encode(), Pair.read(record)
     return None
 
 
@@ -157,5 +157,5 @@ def _cluster(files: Files) -> Mapping[str, Any]:
     if PRIVATE_KEY not in content:
         raise ValueError(CLUSTER)
     resources: list[Mapping[str, Any]] = read_record(content)["resources"]
-    (cluster,) = (each for each in resources if each["name"] == CLUSTER)
+    (cluster,) = (resource for resource in resources if resource["name"] == CLUSTER)
     return cluster

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw.agents.trust import Trust
+from clawker_fw.agents.trusted_roots import Trust
 from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import ContainerSpec, Mount, Shape
 from clawker_fw.model.observed import Observed
-from clawker_fw.reconcile import entrust, errand
-from clawker_fw.reconcile.entrust import trust_for
+from clawker_fw.reconcile import one_shot, trust_volume
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.trust_volume import trust_for
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import public
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    monkeypatch.setattr(errand, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
+    monkeypatch.setattr(one_shot, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
     return clock
 
 
@@ -48,7 +48,7 @@ def observed(engine: MemoryEngine) -> Observed:
 def provided(engine: MemoryEngine) -> Trust:
     """Have the engine store the roots for agents of this stack."""
     trust = trust_for("clawker", ROOT, OWN)
-    entrust.create_trust_volume(engine, "clawker", observed(engine), trust)
+    trust_volume.create_trust_volume(engine, "clawker", observed(engine), trust)
     return trust
 
 

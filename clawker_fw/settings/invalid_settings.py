@@ -19,10 +19,10 @@ from clawker_fw.settings.model import GroupSettings, section_types
 
 def invalid(error: ValidationError, document: SettingsDocument, model: type[BaseModel]) -> SettingsError:
     """Return one error that lists every invalid value of a document, with its place."""
-    found = error.errors(include_url=False)
+    reported = error.errors(include_url=False)
     # Report missing rules only if nothing else is wrong, because a mistyped key may be the reason.
-    others = [each for each in found if (each["type"], each["loc"]) != ("missing", ("rules",))]
-    problems = [_problem(details, document, model) for details in others or found]
+    others = [details for details in reported if (details["type"], details["loc"]) != ("missing", ("rules",))]
+    problems = [_problem(details, document, model) for details in others or reported]
     sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
     hint = next((hint for _, _, hint in problems if hint), "")
     if len(sentences) == 1:
@@ -108,14 +108,16 @@ def did_you_mean(word: str, known: list[str], prefix: str) -> str:
 def contradicting(error: ConflictsError) -> SettingsError:
     """Return the error that names both rules of each conflict."""
     keep = "Keep one of the two."
-    found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
-    if len(found) == 1:
+    sentences = [f"{conflict.second.place}: {conflict.sentence}" for conflict in error.conflicts]
+    if len(sentences) == 1:
         places = dict.fromkeys((error.conflicts[0].first.place, error.conflicts[0].second.place))
-        return SettingsError("rules-contradict", f"{found[0]}.", context=tuple(places), hint=keep)
+        return SettingsError("rules-contradict", f"{sentences[0]}.", context=tuple(places), hint=keep)
     return MistakesError(
         "rules-contradict",
-        f"{len(found)} pairs of rules contradict each other.",
-        mistakes=[f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)],
+        f"{len(sentences)} pairs of rules contradict each other.",
+        mistakes=[
+            f"{text}, {conflict.first.place}" for text, conflict in zip(sentences, error.conflicts, strict=True)
+        ],
         hint=keep,
     )
 
@@ -129,14 +131,16 @@ def not_through_proxy(sentences: Sequence[str]) -> SettingsError:
     return MistakesError("rule-not-through-proxy", message, mistakes=sentences, hint=change)
 
 
-def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
+def promises_broken(broken_promises: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each broken promise and the rule that breaks it, with both places."""
     change = "Change the rule, or take the promise back. A rule with `action: deny` denies a name of a preset."
-    if len(found) == 1:
-        return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
+    if len(broken_promises) == 1:
+        return SettingsError(
+            "promise-broken", f"{broken_promises[0]}.", context=broken_promises[0].places, hint=change
+        )
     return MistakesError(
         "promise-broken",
-        f"The rules break what is promised of them, {len(found)} times.",
-        mistakes=[str(each) for each in found],
+        f"The rules break what is promised of them, {len(broken_promises)} times.",
+        mistakes=[str(broken_promise) for broken_promise in broken_promises],
         hint=change,
     )

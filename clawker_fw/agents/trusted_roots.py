@@ -38,7 +38,7 @@ class Trust:
 
 def label(roots: bytes) -> str:
     """Return the label of a volume with these roots (PEM, the newest first)."""
-    return " ".join(each[:SHOWN] for each in fingerprints(roots))
+    return " ".join(fingerprint[:SHOWN] for fingerprint in fingerprints(roots))
 
 
 def authorities_of(observed: Observed) -> Authorities:
@@ -64,10 +64,10 @@ def is_trust(volume: VolumeView) -> bool:
 
 def without(root: str, observed: Observed) -> tuple[str, ...]:
     """Return the sorted names of the agents without a root, given its fingerprint."""
-    volumes = {name: each for name, each in observed.volumes.items() if is_trust(each)}
-    given = {name for name, each in volumes.items() if root[:SHOWN] in each.labels[labels.TRUST].split()}
-    agents = (each for each in observed.agents if not each.project)
-    return tuple(sorted(each.name for each in agents if given.isdisjoint(each.volumes.values())))
+    volumes = {name: volume for name, volume in observed.volumes.items() if is_trust(volume)}
+    given = {name for name, volume in volumes.items() if root[:SHOWN] in volume.labels[labels.TRUST].split()}
+    agents = (agent for agent in observed.agents if not agent.project)
+    return tuple(sorted(agent.name for agent in agents if given.isdisjoint(agent.volumes.values())))
 
 
 def named(agents: Sequence[str]) -> str:
@@ -79,10 +79,10 @@ def named(agents: Sequence[str]) -> str:
 def writable(mounts: Iterable[Mount], volumes: Mapping[str, VolumeView]) -> tuple[str, ...]:
     """Return the targets of mounts through which a container can change what agents trust."""
     return tuple(
-        each.target
-        for each in mounts
-        if each.kind == "volume"
-        and not each.read_only
-        and each.source in volumes
-        and is_trust(volumes[each.source])
+        mount.target
+        for mount in mounts
+        if mount.kind == "volume"
+        and not mount.read_only
+        and mount.source in volumes
+        and is_trust(volumes[mount.source])
     )

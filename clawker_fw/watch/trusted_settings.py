@@ -14,7 +14,7 @@ from clawker_fw.errors import SettingsError, unreadable_settings
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.observed import Observed
 from clawker_fw.reconcile import records
-from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.desired_state import Blueprint
 
 
 class Memory(Protocol):
@@ -92,7 +92,7 @@ class Trust:
             raise SettingsError(
                 "settings-open",
                 "The settings file has changed, but an agent can write it, so the change is not applied.",
-                context=[str(each) for each in self.open],
+                context=[str(exposure) for exposure in self.open],
                 hint=f"{HINT} If you made the change, apply it with `clawker-fw reload`.",
             )
         if digest in applied and not exposures(observed, fresh.files):
@@ -104,7 +104,7 @@ class Trust:
 
 
 def _applied(observed: Observed) -> frozenset[str]:
-    return frozenset(each.digest for each in records.recorded_origins(observed))
+    return frozenset(origin.digest for origin in records.recorded_origins(observed))
 
 
 STEADY_SECONDS = 1.0
@@ -133,13 +133,13 @@ class Steady:
         """
         for file in files:
             try:
-                found = file.stat()
+                status = file.stat()
             except OSError as error:
                 raise unreadable_settings(file, error) from error
-            state = (found.st_ctime_ns, found.st_ino, found.st_size)
+            state = (status.st_ctime_ns, status.st_ino, status.st_size)
             if self._seen.get(file, (None, 0.0))[0] != state:
                 self._seen[file] = (state, self._clock())
-            by_kernel = self._wall() - found.st_ctime_ns / 1e9
+            by_kernel = self._wall() - status.st_ctime_ns / 1e9
             if max(by_kernel, self._clock() - self._seen[file][1]) < STEADY_SECONDS:
                 raise SettingsError(
                     "settings-changing",

@@ -19,22 +19,22 @@ from clawker_fw.stack.resources import PRIVATE_KEY, Resource
 
 RESOURCE = Resource("ends", "ends/ends.json")
 
-ENDS = container.HOT + RESOURCE.path
+EXPIRIES = container.HOT + RESOURCE.path
 
 _KEY = json.dumps(PRIVATE_KEY.decode()).strip('"').encode()
 """The text before a private key. It stays in place when the text around it moves."""
 
-MOST_ENDS = 32
+MOST_EXPIRIES = 32
 _MOST_RULES = 20_000
 
 
-def known_ends(rules: int) -> int:
+def known_expiries(rules: int) -> int:
     """Return how many expiries a sibling knows: fewer with many rules, as each comparison renders all of them."""
-    return max(1, min(MOST_ENDS, _MOST_RULES // max(1, rules)))
+    return max(1, min(MOST_EXPIRIES, _MOST_RULES // max(1, rules)))
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Expiry:
     """The dynamic files from a time (seconds since 1970) on, their live digests, and the remaining rules."""
 
     at: int
@@ -43,27 +43,27 @@ class End:
     rules: Rules
 
 
-def ends_file(now: Files, ends: Iterable[End]) -> File:
+def expiries_file(now: Files, expiries: Iterable[Expiry]) -> File:
     """Return the file with the changes at each expiry, the soonest first."""
     written: list[dict[str, Any]] = []
     before = now
-    for end in ends:
+    for expiry in expiries:
         written.append(
             {
-                "at": end.at,
+                "at": expiry.at,
                 "files": {
                     path.removeprefix(container.HOT): {
                         "sha256": hashlib.sha256(file.content).hexdigest(),
                         "parts": parts(before[path].content, file.content),
                     }
-                    for path, file in sorted(end.hot.items())
+                    for path, file in sorted(expiry.hot.items())
                     if before[path].content != file.content
                 },
-                "live": dict(end.live),
-                "rules": {"count": end.rules.count, "sha256": end.rules.digest},
+                "live": dict(expiry.live),
+                "rules": {"count": expiry.rules.count, "sha256": expiry.rules.digest},
             }
         )
-        before = end.hot
+        before = expiry.hot
     text = json.dumps({"ends": written}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return secret(text) if _KEY in text else public(text)
 
@@ -72,7 +72,7 @@ def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:
     """Return the replacements that turn one text into another. Positions are in bytes."""
     old, new = _pieces(before), _pieces(after)
     starts = [0, *accumulate(map(len, old))]
-    changes = (each for each in SequenceMatcher(None, old, new).get_opcodes() if each[0] != "equal")
+    changes = (opcode for opcode in SequenceMatcher(None, old, new).get_opcodes() if opcode[0] != "equal")
     return [
         {"from": starts[start], "to": starts[end], "text": b"".join(new[first:last]).decode()}
         for _, start, end, first, last in changes

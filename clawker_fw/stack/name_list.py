@@ -51,16 +51,16 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
     for name in served:
         entry = names.setdefault(name, _decision("at", policy.at(name)))
         entry |= {"at": _VIRTUAL, "at_number": numbers[name]}
-    _tell_ended(policy, names)
+    _add_expired(policy, names)
     observed = _observed(policy, names)
     names[PAGE] = {**names.get(PAGE, {}), "at": _ENVOY}  # whatever the rules say
     document = {"ttl": TTL, "addresses": bases, "names": names, **observed}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
+def _add_expired(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
     """Add names of expired rules where nothing else decides, so that agents get this reason."""
-    for rule in (each for each in policy.rules.ended if not each.denies):
+    for rule in (rule for rule in policy.rules.ended if not rule.denies):
         name = rule.destination.name
         for what in ("below", "at") if rule.destination.subtree else ("at",):
             if not _decided(names, name, what):
@@ -82,7 +82,7 @@ def _observed(policy: "Policy", names: dict[str, dict[str, str | int]]) -> dict[
 def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bool:
     labels = name.split(".")
     above = (".".join(labels[start:]) for start in range(len(labels)))
-    return what in names.get(name, {}) or any("below" in names[each] for each in above if each in names)
+    return what in names.get(name, {}) or any("below" in names[parent] for parent in above if parent in names)
 
 
 def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
@@ -102,7 +102,7 @@ def answers(files: Files, now: float) -> Callable[[str], bool]:
     def answered(name: str) -> bool:
         labels = name.lower().split(".")
         above = [names.get(".".join(labels[start:]), {}) for start in range(len(labels))]
-        places = [("at", above[0]), *(("below", each) for each in above)]
+        places = [("at", above[0]), *(("below", parent) for parent in above)]
         what, entry = next(((what, entry) for what, entry in places if what in entry), ("", {}))
         return bool(what) and entry[what] != _DENY and now < float(entry.get(f"{what}_until", math.inf))
 

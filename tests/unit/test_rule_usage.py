@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.denials.usage import together, worths
+from clawker_fw.denials.usage import together, usage_of_rules
 from clawker_fw.model.usage import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
@@ -25,7 +25,7 @@ def worth_of(usage: Usage, *rules: Any) -> dict[str, list[str]]:  # noqa: ANN401
     """Return the used names of each rule."""
     return {
         str(each.rule): [f"{one.protocol} {one.name}" for one in each.uses]
-        for each in worths(rule_set(*rules)[1], usage)
+        for each in usage_of_rules(rule_set(*rules)[1], usage)
     }
 
 
@@ -43,7 +43,7 @@ def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st
     policy = Policy(rules.at(NOW))
     decided = [(policy.decide(each.name, Protocol(each.protocol), each.port), each) for each in known.uses]
     allowed = [(decision.rule, each) for decision, each in decided if decision.allowed]
-    found = [(worth.rule, each) for worth in worths(rules, known) for each in worth.uses]
+    found = [(worth.rule, each) for worth in usage_of_rules(rules, known) for each in worth.uses]
     assert sorted(map(repr, found)) == sorted(map(repr, allowed))
 
 
@@ -71,6 +71,6 @@ def test_both_envoys_while_one_is_replaced() -> None:
     old = replace(EMPTY, identity="old", uses=(use("a.test"),), lost=1, open={"443": 1})
     new = Usage("new", NOW - 10, NOW + 1, (use("a.test", last=NOW + 1), use("b.test")), open={"443": 2})
     both = together([old, new])
-    of_a, of_b = worths(rule_set("a.test", "b.test")[1], both)
+    of_a, of_b = usage_of_rules(rule_set("a.test", "b.test")[1], both)
     assert (of_a.connections, of_a.last, of_b.connections, of_b.last) == (2, NOW + 1, 1, NOW)
     assert (both.since, both.lost, both.open) == (NOW - 1000, 1, {"443": 3})

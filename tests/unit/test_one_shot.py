@@ -7,7 +7,7 @@ import pytest
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.differences import Verdict
-from clawker_fw.reconcile import errand, lock, pipeline
+from clawker_fw.reconcile import lock, one_shot, pipeline
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import examiner
@@ -33,13 +33,13 @@ def test_two_at_once_take_turns(engine: MemoryEngine, monkeypatch: pytest.Monkey
     spec = stacks.never_started(NAME, engine.inside("clawker-coredns").image, OURS)
     order: list[str] = []
     waited = threading.Event()
-    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: waited.set()))
+    monkeypatch.setattr(one_shot, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: waited.set()))
 
     def second() -> None:
-        with errand.in_turn(engine, "clawker", spec, 60):
+        with one_shot.in_turn(engine, "clawker", spec, 60):
             order.append("second")
 
-    with errand.in_turn(engine, "clawker", spec, 60) as first:
+    with one_shot.in_turn(engine, "clawker", spec, 60) as first:
         thread = threading.Thread(target=second)
         thread.start()
         assert waited.wait(30)
@@ -66,8 +66,8 @@ def test_many_take_turns(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, 
         if turns:
             current.append(engine.create_container(stacks.never_started(NAME, image, others)))
 
-    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: clock, sleep=next_turn))
-    with errand.in_turn(engine, "clawker", stacks.never_started(NAME, image, OURS), 60):
+    monkeypatch.setattr(one_shot, "time", SimpleNamespace(monotonic=lambda: clock, sleep=next_turn))
+    with one_shot.in_turn(engine, "clawker", stacks.never_started(NAME, image, OURS), 60):
         assert turns == 0
 
 
@@ -77,10 +77,10 @@ def test_a_live_process_that_never_ends_is_an_error(engine: MemoryEngine, monkey
     other = {**OURS, **holder(), labels.LOCK_PROCESS: f"1 {lock.start_time(1)}"}
     held = engine.create_container(stacks.never_started(NAME, image, other))
     clock = iter(range(1000))
-    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    monkeypatch.setattr(one_shot, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
     with (
         pytest.raises(RefusedError) as caught,
-        errand.in_turn(engine, "clawker", stacks.never_started(NAME, image, OURS), 60),
+        one_shot.in_turn(engine, "clawker", stacks.never_started(NAME, image, OURS), 60),
     ):
         pass
     assert caught.value.code == "lock-held"
@@ -99,7 +99,7 @@ def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngin
         assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
         seen.append(memory.container(NAME) is None)
     assert seen == [True, True]
-    with errand.in_turn(memory, "clawker", spec, 60) as made:
+    with one_shot.in_turn(memory, "clawker", spec, 60) as made:
         view = memory.container(made)
         assert view
         assert all(label in view.labels for label in labels.LOCK)

@@ -26,13 +26,13 @@ from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
-from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
+from clawker_fw.stack import container, coredns, expiry, image_tar, images, labels, name_list, virtual
+from clawker_fw.stack.collector import TelemetryTarget
 from clawker_fw.stack.container import HELPER, ORIGIN, state_record
 from clawker_fw.stack.envoy import bootstrap, signing
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
-from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import Addressing, free_subnet, network_specs
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ class Blueprint:
     """Whether all of this comes from saved good settings, so that changes to files have no effect."""
 
     @cached_property
-    def desired(self) -> Callable[..., Desired]:
+    def desired_in(self) -> Callable[..., Desired]:
         """Returns the desired stack for given slots. With thousands of rules, that takes long."""
-        return functools.cache(functools.partial(desired, self))
+        return functools.cache(functools.partial(desired_state, self))
 
     @cached_property
     def images(self) -> Mapping[Sibling, Image]:
@@ -100,7 +100,7 @@ class Blueprint:
     @cached_property
     def later(self) -> Mapping[int, Policy]:
         """The rules after each of the next expiries, in seconds since 1970. The end of observing is always one."""
-        moments = self.rules.deadlines[: ends.known_ends(len(self.rules.rules))]
+        moments = self.rules.deadlines[: expiry.known_expiries(len(self.rules.rules))]
         if self.rules.observing:
             moments = tuple(sorted({*moments, self.rules.observing.until}))
         return {moment: Policy(self.rules.at(moment)) for moment in moments}
@@ -113,7 +113,7 @@ class Blueprint:
     @property
     def opaque(self) -> Collection[str]:
         """The names that need a virtual address, now or once deny rules have expired."""
-        return {name for each in (self.policy, *self.later.values()) for name in each.opaque}
+        return {name for policy in (self.policy, *self.later.values()) for name in policy.opaque}
 
     def at(self, now: float) -> "Blueprint":
         """Return the blueprint with the rules that have not expired at a time, in seconds since 1970."""
@@ -164,7 +164,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     if egress is None or egress.overlaps(agents):
         egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed)
     # Rules reach Envoy first, so after an interrupted run, agents know the addresses in CoreDNS's record.
-    records = (observed.siblings.get(each) for each in (Sibling.COREDNS, Sibling.ENVOY))
+    records = (observed.siblings.get(sibling) for sibling in (Sibling.COREDNS, Sibling.ENVOY))
     before = virtual.recorded(*(seen.files for seen in records if seen))
     numbers = virtual.assigned(blueprint.opaque, before, Addressing(agents, egress).room)
     return Addressing(agents, egress, numbers)
@@ -172,17 +172,17 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
 
 def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: Collection[IPv4Network]) -> None:
     """Require that no network overlaps a subnet, and that no more specific route leads into it."""
-    if others := [str(each) for each in taken if each.overlaps(subnet)]:
+    if others := [str(network) for network in taken if network.overlaps(subnet)]:
         raise SettingsError(
             "subnet-taken",
             f"The subnet {subnet} overlaps other networks of this engine.",
             context=others,
             hint=_ANOTHER_SUBNET,
         )
-    if routes := [str(each) for each in routed if each.subnet_of(subnet)]:
+    if routes := [str(network) for network in routed if network.subnet_of(subnet)]:
         raise SettingsError(
             "subnet-routed",
-            f"The subnet {subnet} overlaps routes of the engine's machine.",
+            f"The subnet {subnet} overlaps routes of the Docker host.",
             context=routes,
             hint=_ANOTHER_SUBNET,
         )
@@ -210,12 +210,12 @@ def slots(observed: Observed, addresses: Addressing) -> Slots:
     """Return the siblings' slots. A missing Envoy gets the slot to which CoreDNS still sends agents."""
     held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
     if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
-        sent_to = policy.envoy_address(observed.siblings[Sibling.COREDNS].files)
+        sent_to = name_list.envoy_address(observed.siblings[Sibling.COREDNS].files)
         held[Sibling.ENVOY] = int(sent_to == str(addresses.envoy(1)))
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
 
 
-def desired(
+def desired_state(
     blueprint: Blueprint,
     addresses: Addressing,
     machine: Machine,
@@ -233,9 +233,9 @@ def desired(
     """
     project, limits, resources = blueprint.project, blueprint.settings.limits, blueprint.settings.resources
     of_envoy, of_coredns = envoy.capacity(resources, machine), coredns.capacity(resources, machine)
-    told = _telemetry(blueprint, credentials)
+    telemetry_target = _telemetry(blueprint, credentials)
     drift_labels = labels.drift_labels(
-        infra_certs_ready=told is not None and credentials is not None,
+        infra_certs_ready=telemetry_target is not None and credentials is not None,
         otel_infra_port=blueprint.settings.otel.infra_port,
         stack_build_sha=blueprint.release.build_sha,
     )
@@ -243,7 +243,7 @@ def desired(
         project=project,
         unknown_ends=len(blueprint.rules.deadlines) - len(blueprint.later),
         observing_until=blueprint.rules.observing.until if blueprint.rules.observing else None,
-        secrets=tuple(each.identity for each in blueprint.wanted),
+        secrets=tuple(secret.identity for secret in blueprint.wanted),
         service_address=addresses.service,
         reserved=addresses.reserved,
         blocks=(*addresses.blocks(0), *addresses.blocks(1)),
@@ -261,7 +261,7 @@ def desired(
                     limits=limits,
                     capacity=of_envoy,
                     authorities=blueprint.authorities,
-                    secrets=[each.identity for each in blueprint.wanted],
+                    secrets=[secret.identity for secret in blueprint.wanted],
                     proxy=blueprint.rules.proxy,
                     proxy_authorities=blueprint.proxy_authorities,
                 ),
@@ -270,7 +270,7 @@ def desired(
                     addresses,
                     slots.envoy,
                     limits,
-                    told,
+                    telemetry_target,
                     authorities=authorities,
                     headers=blueprint.headers,
                 ),
@@ -284,7 +284,7 @@ def desired(
                 slot=slots.coredns,
                 shape=coredns.shape(project, addresses, slots.coredns, of_coredns, machine),
                 boot=coredns.boot(addresses, slots.coredns, limits, of_coredns),
-                hot=lambda rules: coredns.hot(rules, addresses, slots, told),
+                hot=lambda rules: coredns.hot(rules, addresses, slots, telemetry_target),
                 drift_labels=drift_labels,
                 resources=coredns.RESOURCES,
                 from_machine=container.from_machine(of_coredns, machine),
@@ -318,8 +318,8 @@ def _sibling(
     now, later = hot(blueprint.policy), []
     for moment, left in blueprint.later.items():
         files = hot(left)
-        later.append(ends.End(moment, files, live_digests(resources, files), _rules(left.rules)))
-    whole = {ends.ENDS: ends.ends_file(now, later), **now}
+        later.append(expiry.Expiry(moment, files, live_digests(resources, files), _rules(left.rules)))
+    whole = {expiry.EXPIRIES: expiry.expiries_file(now, later), **now}
     return DesiredSibling(
         sibling=sibling,
         image=image,
@@ -333,7 +333,7 @@ def _sibling(
         boot=boot,
         hot=whole,
         live=live_digests(resources, whole),
-        later=tuple(each.live for each in later),
+        later=tuple(end.live for end in later),
         rules=_rules(blueprint.rules),
         kept={ORIGIN: state_record(origin)} if origin else {},
         from_machine=from_machine,

@@ -15,7 +15,7 @@ from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import HelperReader, Suppressed
-from clawker_fw.stack.container import CARRIED
+from clawker_fw.stack.container import HANDED_OVER
 from clawker_fw.stack.files import public
 
 UNKNOWN_AGENT = ""
@@ -35,21 +35,21 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     Raises:
         EngineError: if either is gone, or the engine fails.
     """
-    told = Suppressed(0)
+    suppressed = Suppressed(0)
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        told = HelperReader(engine, predecessor).suppressed()
+        suppressed = HelperReader(engine, predecessor).suppressed()
     engine.stop(predecessor)  # from now on, nothing more is refused
-    lines = carried(engine, predecessor)
+    lines = handed_over(engine, predecessor)
     written = [(line, _record(line)) for line in _written(engine, predecessor)]
-    lines += [line for line, record in written if record and not told.include(record)]
+    lines += [line for line, record in written if record and not suppressed.include(record)]
     if lines:
-        dropped = {UNKNOWN_AGENT: told.refusals, **told.dropped}
+        dropped = {UNKNOWN_AGENT: suppressed.refusals, **suppressed.dropped}
         counts = [{"source": agent, "suppressed": count} for agent, count in dropped.items() if count]
-        for record in (*told.counted, *counts):
+        for record in (*suppressed.counted, *counts):
             text = json.dumps(record, separators=(",", ":"))
             lines.append(stamp(engine.clock()) + b" " + text.encode() + b"\n")
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
-        engine.put_files(successor, {CARRIED: public(content)})
+        engine.put_files(successor, {HANDED_OVER: public(content)})
 
 
 def _written(engine: EngineWriter, container: str) -> list[bytes]:
@@ -68,9 +68,9 @@ def _record(line: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def carried(reader: EngineReader, container: str) -> list[bytes]:
+def handed_over(reader: EngineReader, container: str) -> list[bytes]:
     """Return the refusals that a container got from its predecessor, oldest first. An unreadable file has none."""
-    file = reader.file(container, CARRIED)
+    file = reader.file(container, HANDED_OVER)
     with suppress(zlib.error):
         if file:
             content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(file.content, _MOST_BYTES)
