@@ -74,7 +74,7 @@ var verbs = []verb{
 	{"suppressed", "", 0, network, inSibling(countUntold)},
 	{"usage", "", 0, none, inSibling(used)},
 	{"lookup", "NAME", 1, none, inSibling(lookup)},
-	{"proxy", "SIZE", 1, none, with(parseSize, func(s boot.Sibling, size int64) (any, error) { return attempts.TryProxy(s.Tables, size, os.Stdin) })},
+	{"proxy", "SIZE", 1, none, with(parseSize, tryProxy)},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, none, inSibling(try)},
 	{"attempts", "", 0, nil, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
 	{"see", "EYE", 1, network, inSibling(func(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) })},
@@ -184,6 +184,10 @@ func lookup(sibling boot.Sibling, words []string) (any, error) {
 }
 
 func try(sibling boot.Sibling, words []string) (any, error) { return attempts.Try(sibling, words) }
+
+func tryProxy(sibling boot.Sibling, size int64) (any, error) {
+	return attempts.TryProxy(sibling.Tables, size, os.Stdin)
+}
 
 func health(sibling boot.Sibling, _ []string) (any, error) {
 	return nil, probe.Health(root, sibling, serving.Of(sibling, nil), start.Supervised)

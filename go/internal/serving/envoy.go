@@ -438,7 +438,9 @@ func UsedSecrets(socket string, subscribed []string, ask func() (signing.Held, e
 	return usedSecrets(NewEnvoy(socket, nil).secretVersions, subscribed, ask, usesWithin)
 }
 
-func usedSecrets(versions func() (map[string]string, error), subscribed []string, ask func() (signing.Held, error), within time.Duration) (Used, error) {
+func usedSecrets(
+	versions func() (map[string]string, error), subscribed []string, ask func() (signing.Held, error), within time.Duration,
+) (Used, error) {
 	for until := time.Now().Add(within); ; time.Sleep(askUsageAgain) {
 		held, err := ask()
 		if err != nil {

@@ -109,7 +109,8 @@ func (a authority) covering(name string) *intermediate {
 func (i *intermediate) mint(asked, name string, now time.Time) (issued, error) {
 	issuer := i.certificate
 	if now.Before(issuer.NotBefore) || !now.Before(issuer.NotAfter) {
-		return issued{}, fmt.Errorf("its intermediate is valid from %s to %s", issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339))
+		begins, ends := issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339)
+		return issued{}, fmt.Errorf("its intermediate is valid from %s to %s", begins, ends)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -194,7 +194,8 @@ func (s *server) overHTTP() *http.Server {
 
 func (s *server) ServeHTTP(writer http.ResponseWriter, called *http.Request) {
 	code, reason := unimplemented, "no such method"
-	if called.Method == http.MethodPost && called.URL.Path == method && strings.HasPrefix(called.Header.Get("Content-Type"), "application/grpc") {
+	isGRPC := strings.HasPrefix(called.Header.Get("Content-Type"), "application/grpc")
+	if called.Method == http.MethodPost && called.URL.Path == method && isGRPC {
 		code, reason = s.serve(writer, called)
 	}
 	if code != ok {
