@@ -251,7 +251,7 @@ class SiblingResources(_Section):
 
     processors: Processors | None = None
     """Threads that forward, or that answer queries, each of which can use one processor. By default as many as the
-    engine's machine has, at most 8."""
+    Docker host has, at most 8."""
     memory: Memory | None = None
     """The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB` for Envoy and `512MiB` for
     CoreDNS; half of it on a machine with less than 3 GiB, and a quarter on one with less than 1.5 GiB."""

@@ -115,7 +115,7 @@ func onTheWay(entrance Entrance, problems []string, reasons []error) ([]string, 
 	}
 	explained := []string{}
 	for _, problem := range problems {
-		explained = append(explained, fmt.Sprintf("%s (the packet filter of the engine's machine%s drops what passes between containers)", problem, because))
+		explained = append(explained, fmt.Sprintf("%s (the packet filter of the Docker host%s drops what passes between containers)", problem, because))
 	}
 	return explained, true
 }
