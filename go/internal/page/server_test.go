@@ -76,7 +76,7 @@ func TestPage(t *testing.T) {
 	other := func(source netip.Addr, hardware string) (told, error) { return resolver.Told(source, hardware), nil }
 
 	found := asks(s, other, "GET", "/")
-	wanted := `What was refused to this agent (10.213.0.7), the latest first:
+	wanted := `Refusals for this agent (10.213.0.7), latest first:
 
 12:00:03Z http B.test:80 GET /x
   a rule denies this host (denied)
@@ -88,9 +88,9 @@ func TestPage(t *testing.T) {
   no rule allows this host over https on port 8443 (no-rule)
   clawker-fw explain https://b.test:8443
 
-What the resolver has refused is known since 12:00:00Z.
-What the proxy has refused is known since 12:00:00Z.
-A person allows it, where the containers are started and not in here: ` + "`clawker-fw denials --ask`" + ` asks about each host that is refused from then on. After the answer, try again.
+Refusals by the resolver are recorded since 12:00:00Z.
+Refusals by the proxy are recorded since 12:00:00Z.
+To allow a host, ask a person to run ` + "`clawker-fw denials --ask`" + ` on the machine that starts the containers, not in here. It asks about each host refused from then on. After the answer, try again.
 `
 	if found.Code != http.StatusOK || found.Body.String() != wanted {
 		t.Errorf("%d\n%s", found.Code, found.Body)
@@ -126,7 +126,7 @@ func TestObserving(t *testing.T) {
 	for until, wanted := range map[int64]bool{then.Unix() + 60: true, then.Unix(): false} {
 		must.Put(t, file, fmt.Sprintf(`{"names":["a.test"],"observe_until":%d}`, until))
 		found := asksOf(serving, "GET", "/").Body.String()
-		if strings.HasPrefix(found, "Until 2026-11-29T12:01:00Z, requests to public hosts that no rule names pass") != wanted {
+		if strings.HasPrefix(found, "Until 2026-11-29T12:01:00Z, requests to public hosts without a rule pass") != wanted {
 			t.Errorf("%d: %s", until, found)
 		}
 		if found := asksOf(serving, "GET", "/?format=json").Body.String(); strings.Contains(found, `"observing_until":"2026-11-29T12:01:00Z"`) != wanted {
@@ -140,7 +140,7 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 	away := func(netip.Addr, string) (told, error) { return told{}, errAway }
 	s := newScene()
 	found := asks(s, away, "GET", "/").Body.String()
-	if strings.Contains(found, "Nothing") || !strings.HasPrefix(found, "\nWhat the resolver has refused can't be read just now: try again.\nWhat the proxy") {
+	if strings.Contains(found, "No refusals") || !strings.HasPrefix(found, "\nRefusals by the resolver can't be read right now: try again.\nRefusals by the proxy") {
 		t.Error(found)
 	}
 	var read document
@@ -152,7 +152,7 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 	if err := json.Unmarshal(asks(s, nothing, "GET", "/?format=json").Body.Bytes(), &read); err != nil || len(read.Unreadable) != 2 {
 		t.Errorf("without a neighbour: %v, %+v", err, read)
 	}
-	if found := asks(newScene(), nothing, "GET", "/").Body.String(); !strings.HasPrefix(found, "Nothing was refused to this agent (10.213.0.7).\n\nWhat the resolver") {
+	if found := asks(newScene(), nothing, "GET", "/").Body.String(); !strings.HasPrefix(found, "No refusals for this agent (10.213.0.7).\n\nRefusals by the resolver") {
 		t.Error(found)
 	}
 }
@@ -305,7 +305,7 @@ func TestRequestsWait(t *testing.T) {
 	s := newScene()
 	go s.Serve(volume(), socket, settings)
 	content, err := io.ReadAll(connection)
-	if err != nil || !strings.HasPrefix(string(content), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(content), "What the resolver has refused can't be read") {
+	if err != nil || !strings.HasPrefix(string(content), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(content), "Refusals by the resolver can't be read") {
 		t.Errorf("%q, %v", content, err)
 	}
 }
