@@ -78,7 +78,7 @@ func TestPage(t *testing.T) {
 	}
 
 	got := asks(s, other, "GET", "/")
-	want := `What was refused to this agent (10.213.0.7), the latest first:
+	want := `Refusals for this agent (10.213.0.7), latest first:
 
 12:00:03Z http B.test:80 GET /x
   a rule denies this host (denied)
@@ -90,9 +90,9 @@ func TestPage(t *testing.T) {
   no rule allows this host over https on port 8443 (no-rule)
   clawker-fw explain https://b.test:8443
 
-What the resolver has refused is known since 12:00:00Z.
-What the proxy has refused is known since 12:00:00Z.
-A person allows it, where the containers are started and not in here: ` + "`clawker-fw denials --ask`" + ` asks about each host that is refused from then on. After the answer, try again.
+Refusals by the resolver are recorded since 12:00:00Z.
+Refusals by the proxy are recorded since 12:00:00Z.
+To allow a host, ask a person to run ` + "`clawker-fw denials --ask`" + ` on the machine that starts the containers, not in here. It asks about each host refused from then on. After the answer, try again.
 `
 	if got.Code != http.StatusOK || got.Body.String() != want {
 		t.Errorf("%d\n%s", got.Code, got.Body)
@@ -128,7 +128,7 @@ func TestObserving(t *testing.T) {
 	for until, want := range map[int64]bool{then.Unix() + 60: true, then.Unix(): false} {
 		must.Put(t, file, fmt.Sprintf(`{"names":["a.test"],"observe_until":%d}`, until))
 		got := asksOf(serving, "GET", "/").Body.String()
-		if strings.HasPrefix(got, "Until 2026-11-29T12:01:00Z, requests to public hosts that no rule names pass") != want {
+		if strings.HasPrefix(got, "Until 2026-11-29T12:01:00Z, requests to public hosts without a rule pass") != want {
 			t.Errorf("%d: %s", until, got)
 		}
 		if got := asksOf(serving, "GET", "/?format=json").Body.String(); strings.Contains(got, `"observing_until":"2026-11-29T12:01:00Z"`) != want {
@@ -142,7 +142,7 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 	away := func(netip.Addr, string) (agentHistory, error) { return agentHistory{}, errAway }
 	s := newScene()
 	got := asks(s, away, "GET", "/").Body.String()
-	if strings.Contains(got, "Nothing") || !strings.HasPrefix(got, "\nWhat the resolver has refused can't be read just now: try again.\nWhat the proxy") {
+	if strings.Contains(got, "No refusals") || !strings.HasPrefix(got, "\nRefusals by the resolver can't be read right now: try again.\nRefusals by the proxy") {
 		t.Error(got)
 	}
 	var read document
@@ -154,7 +154,7 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 	if err := json.Unmarshal(asks(s, nothing, "GET", "/?format=json").Body.Bytes(), &read); err != nil || len(read.Unreadable) != 2 {
 		t.Errorf("without a neighbour: %v, %+v", err, read)
 	}
-	if got := asks(newScene(), nothing, "GET", "/").Body.String(); !strings.HasPrefix(got, "Nothing was refused to this agent (10.213.0.7).\n\nWhat the resolver") {
+	if got := asks(newScene(), nothing, "GET", "/").Body.String(); !strings.HasPrefix(got, "No refusals for this agent (10.213.0.7).\n\nRefusals by the resolver") {
 		t.Error(got)
 	}
 }
@@ -309,7 +309,7 @@ func TestRequestsWait(t *testing.T) {
 	s := newScene()
 	go s.Serve(volume(), socket, settings)
 	content, err := io.ReadAll(connection)
-	if err != nil || !strings.HasPrefix(string(content), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(content), "What the resolver has refused can't be read") {
+	if err != nil || !strings.HasPrefix(string(content), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(content), "Refusals by the resolver can't be read") {
 		t.Errorf("%q, %v", content, err)
 	}
 }
