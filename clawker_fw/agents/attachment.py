@@ -132,12 +132,12 @@ def require_serving(project: str, observed: Observed, diff: Diff) -> None:
         raise RefusedError(
             "not-up", f"The stack {project} is not up.", hint="Start it with `clawker-fw run`, then the agent."
         )
-    own = [
-        finding for finding in diff.findings if finding.action not in RELAYING
-    ]  # another agent's relay does not matter
-    if obstacles := [
+    # Another agent's relay does not matter.
+    own = [finding for finding in diff.findings if finding.action not in RELAYING]
+    obstacles = [
         finding for finding in own if finding.cause is Cause.TAMPER or finding.field.startswith("networks.")
-    ]:
+    ]
+    if obstacles:
         raise RefusedError(
             "not-serving",
             f"The stack {project} can't take an agent now, because it differs from what clawker-fw made.",

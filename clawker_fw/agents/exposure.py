@@ -172,7 +172,7 @@ def _exposures_outside(
     """Yield exposures, seen from inside a container, where links of the host can't be followed."""
     for file in files:
         place = inside.on_host(_real(file))
-        outside = [host_path for way in ways(file) if (host_path := inside.on_host(str(way)))]
+        outside = filter(None, (inside.on_host(str(way)) for way in ways(file)))
         passed = {way for host_path in outside for way in ways_by_name(host_path)}
         folders = {Path(place)} if place and _is_folder(file) else set()
         for container, mount in mounts:

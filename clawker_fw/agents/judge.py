@@ -264,7 +264,8 @@ def _is_outside(address: str, assigned: IPv4Network) -> bool:
 
 def _chosen_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
     """Yield a warning for requested addresses, which other agents may have had or expect."""
-    if (addresses := view.requested.get(place.own)) and not place.has_our_address(view):
+    addresses = view.requested.get(place.own)
+    if addresses and not place.has_our_address(view):
         yield Opening("address", f"the engine did not choose its address, {', '.join(addresses)}")
 
 

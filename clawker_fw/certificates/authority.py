@@ -84,8 +84,8 @@ def _above(name: str) -> Iterator[str]:
 
 
 def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[bytes, str]]]:
-    octets = sum(_AROUND_A_NAME + len(name) for _, name in hashed)
-    if len(hashed) > MOST_NAMES or octets > MOST_BYTES:
+    size = sum(_AROUND_A_NAME + len(name) for _, name in hashed)
+    if len(hashed) > MOST_NAMES or size > MOST_BYTES:
         for value in (0, 1):
             half = [entry for entry in hashed if entry[0][bit // 8] >> (7 - bit % 8) & 1 == value]
             yield from _divided(half, bit + 1)

@@ -91,9 +91,8 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
     suppressed = []
-    latest = {
-        refusal.refusal.agent: refusal.last for refusal in refusals.counted
-    }  # suppressed refusals have no time
+    # Suppressed refusals have no time.
+    latest = {refusal.refusal.agent: refusal.last for refusal in refusals.counted}
     for address, times in sorted(refusals.suppressed.items()):
         name = agents.of(address, latest.get(address, now))
         if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:

@@ -64,7 +64,8 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
                 before, file = known.get(path), _read_member(content.read(), member, root)
                 files[path] = before if before is not None and before == file else file
             elif member.isdir():
-                if (folder := _read_member(b"", member, root)) != FOLDER:
+                folder = _read_member(b"", member, root)
+                if folder != FOLDER:
                     files[f"{VOLUME}/{path}".rstrip("/")] = folder
             else:
                 files[path] = _read_member(b"-> " + os.fsencode(member.linkname), member, root)

@@ -165,7 +165,8 @@ class DockerEngine:
         with self._inspecting:  # threads that list for several stacks inspect a container once
             known = self._projects
             for id_ in labelled:
-                if id_ not in known and (view := self.container(id_)):
+                view = None if id_ in known else self.container(id_)
+                if view:
                     known[id_] = view.project
             self._projects = now = {id_: known[id_] for id_ in labelled if id_ in known}
         summaries = (replace(container, project=now.get(container.id, "")) for container in containers)

@@ -30,7 +30,8 @@ def own_container(client: APIClient, info: Mapping[str, Any], mounts: Path = _MO
     except FileNotFoundError:  # not Linux
         return None
     lines = [line.split(" ") for line in text.strip("\n").split("\n")] if "/containers/" in text else []
-    ids = {named[1] for line in lines if line[4] in _NAMES and (named := _OF_CONTAINER.search(line[3]))}
+    sources = (_OF_CONTAINER.search(line[3]) for line in lines if line[4] in _NAMES)
+    ids = {source[1] for source in sources if source}
     if len(ids) != 1:
         return None
     try:

@@ -167,7 +167,8 @@ def _of_authorities(provided: Provided) -> Iterator[Advice]:
 def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
     """Warn of agents whose inspected connections fail now, or will fail with the new settings."""
     newest = next(iter(fingerprints(provided.trust)), "") if provided.intermediates else ""
-    if newest and (names := trusted_roots.without(newest, observed)):
+    names = trusted_roots.without(newest, observed) if newest else ()
+    if names:
         do, them = ("does", "it") if len(names) == 1 else ("do", "them")
         yield Advice(
             "agents-without-root",

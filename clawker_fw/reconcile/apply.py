@@ -6,7 +6,7 @@ run may use the containers created here.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -115,8 +115,7 @@ class _Performer:
         after_stage = [step for later_stage in later for step in later_stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
             running = [pool.submit(self._in_turn, lane, after_stage) for lane in lanes]
-        if failures := [error for future in running if (error := future.exception())]:
-            raise _as_one(failures)
+        _raise_failures(running)
 
     def _in_turn(self, lane: tuple[Step, ...], later: Sequence[Step | steps.InTurn]) -> None:
         """Begin each step when the previous one is far enough. After a failure, begin no more."""
@@ -126,8 +125,7 @@ class _Performer:
                 begun.append(self._begin(pool, step, [*lane[position:], *later]))
                 if begun[-1].done() and begun[-1].exception():
                     break
-        if failures := [error for future in begun if (error := future.exception())]:
-            raise _as_one(failures)
+        _raise_failures(begun)
 
     def _begin(
         self, pool: ThreadPoolExecutor, step: Step, remaining: Sequence[Step | steps.InTurn]
@@ -442,6 +440,13 @@ def _ended_program(sibling: Sibling, context: Sequence[str]) -> NotProvenError:
         context=context,
         hint=f"{sibling} serves with its previous files again. `clawker-fw drift` shows the state.",
     )
+
+
+def _raise_failures(futures: Iterable[Future[None]]) -> None:
+    """Raise the failures of ended steps as one error, if there are any."""
+    failures = [error for error in (future.exception() for future in futures) if error]
+    if failures:
+        raise _as_one(failures)
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:

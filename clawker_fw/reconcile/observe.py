@@ -106,11 +106,11 @@ def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool)
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
-    siblings = {container: sibling.result() for container, sibling in reading.items()}
+    siblings = {container: future.result() for container, future in reading.items()}
     probing = [
         in_background(_probed, reader, sibling, asking.get(container)) for container, sibling in siblings.items()
     ]
-    views = sorted((view for agent in reading_agents for view in agent.result()), key=lambda view: view.name)
+    views = sorted((view for future in reading_agents for view in future.result()), key=lambda view: view.name)
     unused, facts = reading_unused.result(), reader.facts()
     for reference in {*expected.images()} - images:
         reading_images[reference] = in_background(reader.image, reference)
@@ -161,7 +161,7 @@ def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool)
         companions=companions,
         volumes={volume.name: volume for volume in reading_volumes.result()} if reading_volumes else {},
         secrets=held,
-        publishers=tuple(view for publisher in reading_publishers for view in publisher.result()),
+        publishers=tuple(view for future in reading_publishers for view in future.result()),
         relays=tuple(relay for future in reading_relays.values() if (relay := future.result())),
         publishing=_publishing(networks, project),
     )

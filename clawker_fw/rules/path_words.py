@@ -37,9 +37,8 @@ def parse_path(text: str) -> str:
     Raises:
         ValueError: when the path could match nothing, or something other than it seems to.
     """
-    if any(
-        "\ud800" <= character <= "\udfff" for character in text
-    ):  # Python's form of an argument that is not UTF-8
+    # Python's form of an argument that is not UTF-8.
+    if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("`path` has to be UTF-8: write any other byte as `%` and two hex digits")
     if text.startswith("~"):
         return f"~{_expression(text[1:])}"

@@ -252,7 +252,7 @@ class Policy:
             rules = self._subtree.get(above, ())
             denying += [rule for rule in rules if rule.denies]
             for rule in rules:
-                yield from ((rule, key) for key in rule.keys if not any(rule.matches(*key) for rule in denying))
+                yield from ((rule, key) for key in rule.keys if not any(deny.matches(*key) for deny in denying))
 
     @cached_property
     def opaque(self) -> Collection[str]:

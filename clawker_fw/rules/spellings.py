@@ -8,7 +8,7 @@ hexadecimal digits of an escape match in either case (RFC 3986, section 6.2.2.1)
 
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -140,15 +140,19 @@ def _of_text(text: str) -> Iterator[_Token]:
         yield _Token("escape" if escape else "character", part if escape else re.escape(part), repeated=False)
 
 
+def _rewritten(rewrite: Callable[[_Token], _Tree], tokens: Iterable[_Token]) -> str:
+    return _printed(_InOrder(tuple(map(rewrite, tokens))))
+
+
 def literal(path: str) -> str:
     """Return an expression for a path, keeping its escapes."""
-    return _printed(_InOrder(tuple(map(_in_either_case, _of_text(path)))))
+    return _rewritten(_in_either_case, _of_text(path))
 
 
 def readings(path: str) -> str:
     """Return an expression for everything that some server reads as a path."""
     parts = re.split("(?:/|%2[fF])+", path)
-    return SLASH.join(_printed(_InOrder(tuple(map(_widened, _of_text(part))))) for part in parts)
+    return SLASH.join(_rewritten(_widened, _of_text(part)) for part in parts)
 
 
 def shortest(path: str) -> str:
@@ -176,7 +180,7 @@ def has_boundary(expression: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def widened(expression: str) -> str:
     """Return an expression for all escaped spellings of a match, without `HIDING`."""
-    return _printed(_InOrder(tuple(map(_widened, _tokens(expression)))))
+    return _rewritten(_widened, _tokens(expression))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -185,8 +189,8 @@ def _widened(token: _Token) -> _Tree:
     if kind == "escape":
         character = chr(int(text[1:], 16))
         escaped = _escaped([character])
-        is_read_alike = character in RAW_OR_ESCAPED or character in UNRESERVED
-        return _Either((escaped, re.escape(character))) if is_read_alike else _Either((escaped,))
+        plain = (re.escape(character),) if character in RAW_OR_ESCAPED or character in UNRESERVED else ()
+        return _Either((escaped, *plain))
     if kind not in {"character", "class"} or text == "%":
         return text
     matches = compiled(text).fullmatch
@@ -208,9 +212,9 @@ def narrowed(expression: str) -> tuple[str, ...]:
     In the last one, a class matches an escape as one character. The original, if returned, checks repetitions.
     """
     tokens = list(_tokens(expression))
-    narrow = _printed(_InOrder(tuple(map(_narrowed, tokens))))
+    narrow = _rewritten(_narrowed, tokens)
     counted = any(_takes_escapes(token) and not token.repeated for token in tokens)
-    return (_printed(_InOrder(tuple(map(_in_either_case, tokens)))), narrow) if counted else (narrow,)
+    return (_rewritten(_in_either_case, tokens), narrow) if counted else (narrow,)
 
 
 def _in_either_case(token: _Token) -> _Tree:

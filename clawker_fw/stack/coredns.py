@@ -127,9 +127,9 @@ def hot(
 ) -> Files:
     """Return the dynamic files: the plugins' list of names and collector, and ours."""
     envoy_slot = slots.envoy
-    prober = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
+    probed = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
     return {
-        container.PROBER: public(json.dumps(prober, sort_keys=True, separators=(",", ":")).encode()),
+        container.PROBER: public(json.dumps(probed, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         name_list.RULES: public(name_list.record(names.rules.lines)),
         collector.FILE: collector.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),

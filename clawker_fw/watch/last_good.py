@@ -29,7 +29,7 @@ class Texts(EarlierTexts):
     located: str
     variables: Variables
     applied: frozenset[str] = frozenset()
-    form: Literal[1] = 1
+    form: Literal[2] = 2
     """The format of the file. Other formats are not read."""
 
 

@@ -187,7 +187,7 @@ SPOILT: dict[str, Callable[[Watchers], object]] = {
     "an agent may write it": an_agent_may_write,
     "it is a link": it_is_a_link,
     "it is half": lambda watchers: watchers.kept.write_text(watchers.kept.read_text()[:-9]),
-    "it is another form": lambda watchers: watchers.kept.write_text('{"form": 2}'),
+    "it is another form": lambda watchers: watchers.kept.write_text('{"form": 3}'),
     "its settings are invalid": lambda watchers: watchers.kept.write_text(
         watchers.kept.read_text().replace("a.test", "https://half")
     ),

@@ -100,9 +100,8 @@ HOST_NOT_TRUSTED = _FAILURE.is_set() & _FAILURE.contains("CERTIFICATE_VERIFY_FAI
 _REUSED = Attribute(f"upstream_filter_state['{REQUEST}']").differs_from(Attribute(f"filter_state['{REQUEST}']"))
 """The request used an existing connection, for which the internal listener can't log single requests."""
 
-_SENT_ONCE = Attribute("request.method").is_in(messages.REPEATABLE) & Attribute(
-    "upstream.request_attempt_count"
-).less_than(2, unsigned=True)
+_ATTEMPTS = Attribute("upstream.request_attempt_count")
+_SENT_ONCE = Attribute("request.method").is_in(messages.REPEATABLE) & _ATTEMPTS.less_than(2, unsigned=True)
 """The request could have been sent again, but was not, because Envoy does not keep its content."""
 
 _METHOD = Call("string", (Attribute(f"filter_state['{messages.METHOD}']"),))
