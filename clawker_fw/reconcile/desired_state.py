@@ -151,6 +151,8 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     """
     has = {role: next(iter(network.subnets), None) for role, network in observed.networks.items()}
     chosen = blueprint.settings.network.subnet
+    # The stacks of a file's groups are created at the same time.
+    stack = blueprint.project if blueprint.origin and blueprint.origin.group else ""
     own = [subnet for subnet in has.values() if subnet]
     routed = [route for route in observed.engine.routes if route not in {*observed.subnets, *own}]
     if chosen and chosen != has.get(Role.AGENTS):
@@ -158,11 +160,11 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     agents = (
         chosen
         or has.get(Role.AGENTS)
-        or free_subnet(Role.AGENTS, [*observed.subnets, *own], routed, len(blueprint.opaque))
+        or free_subnet(Role.AGENTS, [*observed.subnets, *own], routed, len(blueprint.opaque), stack=stack)
     )
     egress = has.get(Role.EGRESS)
     if egress is None or egress.overlaps(agents):
-        egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed)
+        egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed, stack=stack)
     # Rules reach Envoy first, so after an interrupted run, agents know the addresses in CoreDNS's record.
     records = (observed.siblings.get(sibling) for sibling in (Sibling.COREDNS, Sibling.ENVOY))
     before = virtual.recorded(*(seen.files for seen in records if seen))

@@ -1,6 +1,7 @@
 """The two networks and all addresses. Ours are in the upper halves: the engine assigns from the lower ones."""
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -204,18 +205,20 @@ def _room(agents: IPv4Network) -> int:
 
 
 def free_subnet(
-    role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network], names: int = 0
+    role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network], names: int = 0, *, stack: str = ""
 ) -> IPv4Network:
     """Return the first subnet of the role's pools that overlaps no network and, if possible, no route.
 
-    It has room for twice the number of `names` that need a virtual address, if possible.
+    It has room for twice the number of `names` that need a virtual address, if possible. The search starts at the
+    first subnet of a pool, or at one that depends on the name of the `stack`, so that stacks that are created at
+    the same time don't compete for one subnet.
 
     Raises:
         SettingsError: if none is free.
     """
     others, routes = tuple(taken), tuple(routed)
     routed_elsewhere = None
-    for subnet in _candidates(role, names):
+    for subnet in _candidates(role, names, zlib.crc32(stack.encode())):
         if any(map(subnet.overlaps, others)):
             continue
         if not any(map(subnet.overlaps, routes)):
@@ -230,13 +233,15 @@ def free_subnet(
     )
 
 
-def _candidates(role: Role, names: int) -> Iterator[IPv4Network]:
+def _candidates(role: Role, names: int, start: int) -> Iterator[IPv4Network]:
     sizes = _AGENT_PREFIXES if role is Role.AGENTS else (_EGRESS_PREFIX,)
     # The smallest one with room for twice as many names, else the largest.
     roomy = (size for size in sizes[:-1] if _room(IPv4Network((0, size))) >= 2 * names)
     prefix = next(roomy, sizes[-1])
     for pool in _POOLS[role]:
-        yield from IPv4Network(pool).subnets(new_prefix=prefix)
+        subnets = list(IPv4Network(pool).subnets(new_prefix=prefix))
+        first = start % len(subnets)
+        yield from subnets[first:] + subnets[:first]
 
 
 def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpec]:

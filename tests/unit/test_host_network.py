@@ -77,6 +77,15 @@ def test_a_free_subnet_takes_no_route_away(
     assert agents(release, *routed, subnet=chosen) == expected
 
 
+@pytest.mark.parametrize("role", Role)
+def test_groups_don_t_compete_for_subnets(role: Role) -> None:
+    """Of stacks that are created at the same time, most choose different subnets; a taken one is left out."""
+    chosen = {topology.free_subnet(role, (), (), stack=f"team-{group}") for group in range(10)}
+    assert len(chosen) > 7
+    subnet = topology.free_subnet(role, (), (), stack="team-web")
+    assert not topology.free_subnet(role, [subnet], (), stack="team-web").overlaps(subnet)
+
+
 @pytest.mark.parametrize(("names", "prefix"), [(31, 23), (32, 22), (2000, 20)])
 def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None:
     """The smallest network with room for twice the virtual addresses is chosen, up to a /20."""
