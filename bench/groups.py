@@ -72,7 +72,7 @@ def _result(stage: Stage, began: float, idle: Mapping[str, Series], seconds: flo
         bounds=[
             Bound("run of ten groups from nothing", RUN_AT_MOST_SECONDS, began, "s"),
             ratio("run without work, ten groups / one stack", IDLE_AT_MOST_TIMES, ten, alone),
-            Bound("memory of ten groups and the stack above", AT_MOST_MEBIBYTES, memory, "MiB"),
+            Bound("memory of ten groups", AT_MOST_MEBIBYTES, memory, "MiB"),
             *(Bound(f"failed requests beside {name}", 0, float(found["failed"])) for name, found in under.items()),
             Bound("p99 beside a flood / without", P99_AT_MOST_TIMES, floods["p99_ms"] / quiet["p99_ms"]),
             Bound("containers that were started again", 0, float(not unchanged)),
@@ -104,7 +104,8 @@ def _write(firewall: Firewall, name: str, *, also_reload: bool = False) -> None:
 
 
 def _containers(firewall: Firewall) -> list[str]:
-    stacks = [firewall.project, *(f"{firewall.project}-g{number}" for number in range(GROUPS))]
+    """Return the names of the groups' containers, without those of the stack above."""
+    stacks = [f"{firewall.project}-g{number}" for number in range(GROUPS)]
     return [f"{stack}-{sibling}" for stack in stacks for sibling in SIBLINGS]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from docker import APIClient
 
 from devkit.clients.image import WORKS
-from devkit.clients.site import WEB
+from devkit.clients.site import MOVED, WEB
 from devkit.engines import PrivateEngine
 from devkit.waiting import until
 from devkit.world import NAMESERVER
@@ -26,6 +26,7 @@ SILENT, RUBBISH = 4001, 4002
 
 _CONFIGURATION = f"""
 http_port {WEB}:{OPEN}
+http_port {MOVED}:{OPEN}
 http_port {WEB}:{BASIC}
 https_port {WEB}:{TLS} tls-cert=/srv/tls/cert.pem tls-key=/srv/tls/key.pem
 pid_filename none
@@ -33,7 +34,7 @@ cache deny all
 pinger_enable off
 dns_nameservers {NAMESERVER}
 strip_query_terms off
-logformat told {{"source":"%>a","user":"%un","method":"%rm","target":"%ru","sent":"%{{Proxy-Authorization}}>h"}}
+logformat told {{"source":"%>a","at":"%>la","user":"%un","method":"%rm","target":"%ru","sent":"%{{Proxy-Authorization}}>h"}}
 access_log stdio:/tmp/access.log told
 auth_param basic program /usr/lib/squid/basic_ncsa_auth /tmp/users
 auth_param basic credentialsttl 1 second
@@ -84,7 +85,7 @@ class Squid:
     container: str
 
     def requests(self) -> Sequence[Mapping[str, Any]]:
-        """Return what has reached it: from which address, the user, the method, the target and the credentials."""
+        """Return what has reached it: from and at which address, the user, the method, the target and the credentials."""
         lines = self.docker.logs(self.container, stderr=False).splitlines()
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 

@@ -21,6 +21,9 @@ from devkit.waiting import until
 from devkit.world import NAMESERVER, Internet
 
 WEB = "203.0.113.20"
+MOVING, MOVED = f"moving.{WORKS}", "203.0.113.23"
+"""A name whose answers are the first address and this one, in turns, good for a second."""
+
 GIT = {"one": "203.0.113.21", "two": "203.0.113.22"}
 FORBIDDEN = {REFUSED: "203.0.113.66", HALF: "203.0.113.67"}
 """The addresses of names that no agent may reach. The same servers listen there."""
@@ -83,9 +86,10 @@ def surroundings(folder: Path, more: Path) -> Iterator[Surroundings]:
     said.mkdir()
     with private_engine(dns=[NAMESERVER]) as engine, closing(client(engine.host)) as docker, ExitStack() as stack:
         internet = Internet(engine, said, docker.version()["Arch"], stack)
-        internet.add(WEB, *GIT.values(), *FORBIDDEN.values())
+        internet.add(WEB, MOVED, *GIT.values(), *FORBIDDEN.values())
         internet.resolve(
             {f"*.{WORKS}": [WEB]}
+            | {MOVING: [f"{WEB}/{MOVED}"]}
             | {f"{name}.{WORKS}": [address] for name, address in GIT.items()}
             | {f"*.{zone}": [address] for zone, address in FORBIDDEN.items()}
             | {f"*.{zone}": [WEB] for zone in (INSPECTED, KEYED, *DOCUMENTED)}

@@ -19,6 +19,7 @@ from devkit.programs import machine
 from devkit.waiting import until
 from devkit.witness import Witnesses
 from devkit.world import NAMESERVER, WORLD, Program, World, world_around
+from tests.engine.test_bad_days import fill, filler_of
 
 RULES = (
     "pub.test",
@@ -73,7 +74,7 @@ def observed(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPat
     """The site, for all tests of this module."""
     needs_engine()
     with (
-        private_engine(dns=[NAMESERVER]) as engine,
+        private_engine(dns=[NAMESERVER], disk="1g") as engine,
         world_around(engine, tmp_path_factory.mktemp("said"), machine()) as world,
         closing(client(engine.host)) as docker,
     ):
@@ -85,6 +86,7 @@ def observed(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPat
         names, peers = world.resolve(ZONE, "--verbose"), Peers(docker)
         agent, envoy = firewall.agent(peers), firewall.status()["siblings"][0]["address"]
         yield Observed(world, firewall, peers, agent, names, envoy)
+        filler_of(engine).unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -181,10 +183,11 @@ def test_invented_names_are_bounded(begun: Observed) -> None:
 
 
 def test_it_ends_by_itself(observed: Observed) -> None:
-    """Within a second of its end, nobody is reached any more, and then open connections are cut."""
+    """Within a second of its end, nobody is reached any more, and open connections are cut, with a full disk too."""
     end = observed.until(AHEAD)
     kept = observed.firewall.agent(observed.peers, *KEEPALIVE, "https://free.test/", "--seconds", "0")
     plain = observed.firewall.agent(observed.peers, *KEEPALIVE, "http://free.test/", "--seconds", "0")
+    fill(filler_of(observed.world.engine))
     for url in ("https://late.test/", "http://late.test/"):
         assert observed.get(url).ok
     assert time.time() < end, "it has ended before all was seen that goes before"

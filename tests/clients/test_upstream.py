@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from devkit.clients.image import KEYED, TOKEN, WORKS
-from devkit.clients.site import GIT, WEB, Site, Surroundings, site
-from devkit.peers import KEPT_LOADS, peers
+from devkit.clients.site import GIT, MOVED, MOVING, WEB, Site, Surroundings, site
+from devkit.peers import KEEPALIVE, KEPT_LOADS, peers
 from devkit.squid import BASIC, DENIED, NAME, OPEN, PASSWORD, RUBBISH, SILENT, TLS, Squid, squid
 from devkit.waiting import until
 from tests.clients.test_clients import AGENT_RUN, CLIENTS, Client
@@ -290,6 +290,22 @@ def test_an_address_is_all_that_the_source_reaches(stack: Behind) -> None:
     assert reached == [WEB]
     assert stack.in_envoys_network("ip", "route", "flush", "table", "104") == 0
     assert "table 104" in firewall.drift().expect(1).out
+
+
+def test_another_address_of_the_proxy_cuts_nothing(stack: Behind) -> None:
+    """While the proxy's name changes its address every second, an open tunnel stays, and new ones reach both."""
+    stack.use(proxy=f"http://{MOVING}:{OPEN}", connect_ports=[443, SECURE])
+    url, firewall = f"https://{LOADED}:{SECURE}/", stack.site.firewall
+    with peers(stack.site.docker) as started:
+        started.start("origin", "--https", str(SECURE), network="host")
+        kept = firewall.agent(started, *KEEPALIVE, "--seconds", "0", url)
+        until(kept.said)
+        since = len(stack.squid.requests())
+        new = firewall.agent(started, "load", "--rate", "10", "--seconds", "0", url)
+        until(lambda: {request["at"] for request in stack.squid.requests()[since:]} == {WEB, MOVED})
+        assert new.stop().last["failed"] == 0
+        summary = kept.stop().last
+        assert (summary["failed"], summary["connections"]) == (0, 1)
 
 
 @pytest.mark.alone  # while others keep the machine busy, requests may fail

@@ -57,7 +57,7 @@ def narrow(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
 @pytest.fixture
 def filled(narrow: PrivateEngine, tmp_path: Path) -> Iterator[tuple[Firewall, Peers, Peer, Path]]:
     """A stack with two rules on an engine with a full disk, its peers, an agent, and what fills the disk."""
-    filler = narrow.root / f"{narrow.folder}/data/filler".lstrip("/")
+    filler = filler_of(narrow)
     firewall = Firewall(narrow.host, "full", tmp_path)
     firewall.write(*RULES)
     with closing(client(narrow.host)) as docker, peers_of(docker) as around:
@@ -71,6 +71,11 @@ def filled(narrow: PrivateEngine, tmp_path: Path) -> Iterator[tuple[Firewall, Pe
         finally:
             filler.unlink(missing_ok=True)
             firewall.call("down", "--force")
+
+
+def filler_of(engine: PrivateEngine) -> Path:
+    """Return the path of a file on an engine's disk."""
+    return engine.root / f"{engine.folder}/data/filler".lstrip("/")
 
 
 def fill(filler: Path) -> None:
