@@ -24,6 +24,7 @@ DENIED = f"denied.{WORKS}"
 SILENT, RUBBISH = 4001, 4002
 """The ports of proxies that never answer, and that answer in another protocol."""
 
+_SENT = "%{Proxy-Authorization}>h"
 _CONFIGURATION = f"""
 http_port {WEB}:{OPEN}
 http_port {MOVED}:{OPEN}
@@ -34,7 +35,7 @@ cache deny all
 pinger_enable off
 dns_nameservers {NAMESERVER}
 strip_query_terms off
-logformat told {{"source":"%>a","at":"%>la","user":"%un","method":"%rm","target":"%ru","sent":"%{{Proxy-Authorization}}>h"}}
+logformat told {{"source":"%>a","at":"%>la","user":"%un","method":"%rm","target":"%ru","sent":"{_SENT}"}}
 access_log stdio:/tmp/access.log told
 auth_param basic program /usr/lib/squid/basic_ncsa_auth /tmp/users
 auth_param basic credentialsttl 1 second
@@ -85,7 +86,7 @@ class Squid:
     container: str
 
     def requests(self) -> Sequence[Mapping[str, Any]]:
-        """Return what has reached it: from and at which address, the user, the method, the target and the credentials."""
+        """Return what has reached it: from and at which address, user, method, target and credentials."""
         lines = self.docker.logs(self.container, stderr=False).splitlines()
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 

@@ -183,7 +183,7 @@ def test_invented_names_are_bounded(begun: Observed) -> None:
 
 
 def test_it_ends_by_itself(observed: Observed) -> None:
-    """Within a second of its end, nobody is reached any more, and open connections are cut, with a full disk too."""
+    """With a full disk, too: nobody is reached a second after its end, and then open connections are cut."""
     end = observed.until(AHEAD)
     kept = observed.firewall.agent(observed.peers, *KEEPALIVE, "https://free.test/", "--seconds", "0")
     plain = observed.firewall.agent(observed.peers, *KEEPALIVE, "http://free.test/", "--seconds", "0")
