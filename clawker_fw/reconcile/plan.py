@@ -126,7 +126,7 @@ class _Planner:
             self._networks(),
             self._woken(),
             [
-                steps.Create(sibling, creation(self._wanted(sibling), name), self._causes[sibling])
+                steps.Create(sibling, creation(self._desired_sibling(sibling), name), self._causes[sibling])
                 for sibling, name in made
             ],
             [self._verify(sibling) for sibling, _ in made],
@@ -151,7 +151,7 @@ class _Planner:
     def _old(self, sibling: Sibling) -> ObservedSibling | None:
         return self._observed.siblings.get(sibling)
 
-    def _wanted(self, sibling: Sibling) -> DesiredSibling:
+    def _desired_sibling(self, sibling: Sibling) -> DesiredSibling:
         return self._desired.siblings[sibling]
 
     def _leftovers(self) -> list[list[Step]]:
@@ -192,7 +192,7 @@ class _Planner:
     def _images(self) -> list[Step]:
         planned: list[Step] = []
         for sibling in Sibling:
-            image = self._wanted(sibling).image
+            image = self._desired_sibling(sibling).image
             present = self._observed.images.get(image.reference)
             usable = present is not None and (not image.ids or present.id in image.ids)
             lost = any(cause.action in {Action.LOAD, Action.PULL} for cause in self._causes[sibling])
@@ -207,7 +207,7 @@ class _Planner:
 
     def _has_neighbour(self) -> bool:
         """Whether another Envoy of this release runs on the engine, so that its kernel has what one needs."""
-        build = self._wanted(Sibling.ENVOY).labels[labels.STACK_BUILD_SHA]
+        build = self._desired_sibling(Sibling.ENVOY).labels[labels.STACK_BUILD_SHA]
         return any(
             container.project
             and container.status == "running"
@@ -256,7 +256,7 @@ class _Planner:
                 continue
             lost = {cause.field for cause in self._causes[sibling] if cause.action is Action.REATTACH}
             if lost:
-                desired = self._wanted(sibling).shape.networks.items()
+                desired = self._desired_sibling(sibling).shape.networks.items()
                 networks = tuple((name, address) for name, address in desired if f"networks.{name}" in lost)
                 planned.append(steps.Reattach(sibling, old.container.id, networks))
                 continue
@@ -280,12 +280,12 @@ class _Planner:
         return [steps.GiveSecrets(old.container.id, secrets, causes)]
 
     def _verify(self, sibling: Sibling) -> steps.Verify:
-        wanted, prober, place = self._wanted(sibling), "", ""
+        desired, prober, place = self._desired_sibling(sibling), "", ""
         if sibling is Sibling.ENVOY:
             prober = self._names.get(Sibling.COREDNS) or self._old_prober
-            place = self._wanted(Sibling.COREDNS).hot[PROBER].content.decode()
+            place = self._desired_sibling(Sibling.COREDNS).hot[PROBER].content.decode()
         return steps.Verify(
-            sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, prober, place
+            sibling, self._names[sibling], desired.live, _READY_SECONDS, desired.later, prober, place
         )
 
     @property
@@ -305,7 +305,7 @@ class _Planner:
                 return []
         elif not causes and not (sibling is Sibling.COREDNS and self._address_changes):
             return []
-        return [steps.Commit(sibling, old.container.id, staged(self._wanted(sibling)), causes)]
+        return [steps.Commit(sibling, old.container.id, staged(self._desired_sibling(sibling)), causes)]
 
     def _trusted(self, old: ObservedSibling) -> bool:
         """Whether a container to be replaced still answers, with untouched startup files."""
@@ -380,7 +380,7 @@ class _Planner:
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _drain(self, old: ObservedSibling) -> steps.Drain:
-        helper = self._wanted(Sibling.ENVOY).boot[HELPER]
+        helper = self._desired_sibling(Sibling.ENVOY).boot[HELPER]
         bootstrap = old.files.get(f"{BOOT}bootstrap.json")
         usable = bootstrap is not None and ADMIN_SOCKET.encode() in bootstrap.content
         other = helper if usable and old.files.get(HELPER) != helper else None
@@ -518,22 +518,22 @@ def examiner(desired: Desired) -> ContainerSpec:
     )
 
 
-def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
+def creation(sibling: DesiredSibling, name: str) -> ContainerSpec:
     """Return the container to create: everything it starts with, and the record of that."""
-    record = commit_record(wanted.live, wanted.hot, wanted.rules)
+    record = commit_record(sibling.live, sibling.hot, sibling.rules)
     return ContainerSpec(
         name=name,
-        image=wanted.image.reference,
-        labels=wanted.labels,
-        shape=wanted.shape,
-        files={**wanted.boot, **wanted.hot, **wanted.kept, COMMITTED: record},
+        image=sibling.image.reference,
+        labels=sibling.labels,
+        shape=sibling.shape,
+        files={**sibling.boot, **sibling.hot, **sibling.kept, COMMITTED: record},
     )
 
 
-def staged(wanted: DesiredSibling) -> Files:
+def staged(sibling: DesiredSibling) -> Files:
     """Return the files of a commit, which also removes files that are not desired."""
-    record = commit_record(wanted.live, wanted.hot, wanted.rules)
-    return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}
+    record = commit_record(sibling.live, sibling.hot, sibling.rules)
+    return {**{f"{STAGE}{path}": file for path, file in sibling.hot.items()}, f"{STAGE}commit.json": record}
 
 
 def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
