@@ -163,22 +163,21 @@ class DockerEngine:
         self._names = {container.id: container.name for container in containers if container.name}
         labelled = [container.id for container in containers if labels.project_of(container.labels)]
         with self._inspecting:  # threads that list for several stacks inspect a container once
-            known = self._projects
+            before, projects = self._projects, dict[str, str]()
             for id_ in labelled:
-                view = None if id_ in known else self.container(id_)
-                if view:
-                    known[id_] = view.project
-            self._projects = now = {id_: known[id_] for id_ in labelled if id_ in known}
-        summaries = (replace(container, project=now.get(container.id, "")) for container in containers)
+                if id_ in before:
+                    projects[id_] = before[id_]
+                elif view := self.container(id_):
+                    projects[id_] = view.project
+            self._projects = projects
+        summaries = (replace(container, project=projects.get(container.id, "")) for container in containers)
         return tuple(sorted(summaries, key=lambda summary: summary.name))
 
     def container(self, container: str) -> ContainerView | None:
         """The engine also accepts a prefix of an id, so check the result."""
+        what = f"container {self._named(container)}"
         try:
-            with (
-                readable(f"container {self._named(container)}"),
-                translated(f"inspect container {self._named(container)}"),
-            ):
+            with readable(what), translated(f"inspect {what}"):
                 answer = _object(self._client.inspect_container(container))
         except NotFoundError:
             return None
@@ -193,8 +192,8 @@ class DockerEngine:
         """Labels only select the images to inspect."""
         own_images: list[OwnImage] = []
         with readable("its images"), translated("list its images"):
-            wanted = [f"{key}={value}" for key, value in image_tar.LABELS.items()]
-            identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": wanted}))]
+            ours = [f"{key}={value}" for key, value in image_tar.LABELS.items()]
+            identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": ours}))]
         for identity in identities:
             what = f"image {identity}"
             with suppress(NotFoundError), readable(what), translated(f"inspect {what}"):
@@ -249,17 +248,17 @@ class DockerEngine:
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
         """A probe gets what an earlier one has read, so that it reads only changes."""
         evidence = self._evidence.get(container)
-        known = [f"known={evidence}"] if evidence and arguments[0] == "probe" else []
+        earlier = [f"known={evidence}"] if evidence and arguments[0] == "probe" else []
         answers: list[object] = []
-        self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
+        self.run_helper(container, [*arguments, *earlier], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
 
     def removal(self, container: str) -> Future[int]:
         """The engine sends the response's head once it waits."""
         waiting = f"wait for container {self._named(container)}"
-        path = f"/containers/{container}/wait"
+        params = {"condition": "removed"}
         with translated(waiting):
-            response = self._client.open_response("POST", path, None, params={"condition": "removed"})
+            response = self._client.open_response("POST", f"/containers/{container}/wait", None, params=params)
 
         def wait() -> int:
             with readable(f"container {self._named(container)}"), translated(waiting), response:
@@ -283,12 +282,11 @@ class DockerEngine:
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """Never use `since`, because the engine would read the whole log to find the place."""
         what = f"read the log of container {self._named(container)}"
-        wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
+        tail = "all" if lines is None else lines
+        params = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow), "tail": tail}
         silence = None if follow else _LOG_SECONDS
         with self._unless_removed(container), translated(what):
-            tail = {"tail": "all" if lines is None else lines}
-            path = f"/containers/{container}/logs"
-            response = self._client.open_response("GET", path, silence, params={**wanted, **tail})
+            response = self._client.open_response("GET", f"/containers/{container}/logs", silence, params=params)
 
         def arriving() -> Iterator[list[bytes]]:
             with self._unless_removed(container), translated(what):
@@ -451,12 +449,9 @@ class DockerEngine:
             self._client.rename(container, name)
 
     def remove(self, container: str) -> None:
-        try:
-            with translated(f"remove container {self._named(container)}"):
-                self._client.stop(container, timeout=STOP_SECONDS)
-                self._client.remove_container(container, v=True, force=True)
-        except NotFoundError:
-            return
+        with suppress(NotFoundError), translated(f"remove container {self._named(container)}"):
+            self._client.stop(container, timeout=STOP_SECONDS)
+            self._client.remove_container(container, v=True, force=True)
 
     def connect(self, network: str, container: str, address: str) -> None:
         with translated(f"put {self._named(container)} on network {network}"):

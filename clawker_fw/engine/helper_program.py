@@ -28,12 +28,9 @@ def run_in_helper(
         EngineError: when it fails; the context has its error output.
     """
     rest, complaint = b"", b""
-    command = [HELPER_PATH, *arguments]
-    with (
-        translated(f"run fwctl {arguments[0]} in container {container}"),
-        _explaining_silence(arguments[0], container, silence),
-    ):
-        identity = client.exec_create(container, command, stdin=bool(sent))["Id"]
+    running = f"run fwctl {arguments[0]} in container {container}"
+    with translated(running), _explaining_silence(arguments[0], container, silence):
+        identity = client.exec_create(container, [HELPER_PATH, *arguments], stdin=bool(sent))["Id"]
         talk = dialogue(client, identity, sent, silence) if sent else outputs(client, identity, silence)
         with closing(talk) as written:
             for stdout, stderr in written:
@@ -49,21 +46,19 @@ def run_in_helper(
                         continue
                     on_line(answer)
         code = exit_code(client, identity)
+    words = (complaint or rest[: bounds.COMPLAINT]).decode(errors="replace").strip()
     if code is None:
         raise EngineError(
             "helper-unfinished",
             f"fwctl {arguments[0]} in container {container} has no exit code.",
-            context=[
-                f"its output ended {EXIT_SECONDS:g} s ago",
-                (complaint or rest[: bounds.COMPLAINT]).decode(errors="replace").strip() or "no error output",
-            ],
+            context=[f"its output ended {EXIT_SECONDS:g} s ago", words or "no error output"],
             hint="The container was restarted, or the engine is overloaded: run the command again.",
         )
     if code != 0:
-        words = (complaint or rest[: bounds.COMPLAINT]).decode(errors="replace").strip() or f"exit code {code}"
-        require_room(f"run fwctl {arguments[0]} in container {container}", words)
+        complaints = words or f"exit code {code}"
+        require_room(running, complaints)
         raise EngineError(
-            "helper-failed", f"fwctl {arguments[0]} failed in container {container}.", context=[words]
+            "helper-failed", f"fwctl {arguments[0]} failed in container {container}.", context=[complaints]
         )
 
 

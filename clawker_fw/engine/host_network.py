@@ -43,10 +43,10 @@ def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
     return max(values) > 0
 
 
-def most_tracked(setting: Path = _TRACKED) -> int | None:
+def most_tracked() -> int | None:
     """Return how many connections this machine's kernel can track; None if unknown."""
     try:
-        return int(setting.read_text(encoding="ascii"))
+        return int(_TRACKED.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
 

@@ -92,9 +92,9 @@ def locate(host: str | None, context: str | None, environment: Mapping[str, str]
     )
     if name != client_config.DEFAULT_CONTEXT:
         return _from_context(str(name), environment)
-    return (
-        _named(address, "DOCKER_HOST", environment) if address else EngineLocation(DEFAULT_ADDRESS, DEFAULT_SOURCE)
-    )
+    if address:
+        return _named(address, "DOCKER_HOST", environment)
+    return EngineLocation(DEFAULT_ADDRESS, DEFAULT_SOURCE)
 
 
 def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLocation:

@@ -27,13 +27,6 @@ class PullFailure:
     hint: str
     words: tuple[str, ...] = ()
 
-    def error(self, reference: str, platform: str, words: str) -> EngineError:
-        """Return the error for one pull. `words` is the engine's message."""
-        fields = {"reference": reference, "registry": registry_of(reference), "platform": platform}
-        return EngineError(
-            self.code, self.message.format(**fields), context=[words], hint=self.hint.format(**fields)
-        )
-
 
 _FAILURES = (
     PullFailure(
@@ -114,5 +107,7 @@ def registry_of(reference: str) -> str:
 def failure(reference: str, platform: str, words: str) -> EngineError:
     """Return the error for a pull that ended with this message of the engine."""
     message = re.sub(_NAMES, "", words).lower()
-    known = (failure for failure in _FAILURES if any(word in message for word in failure.words))
-    return next(known, _UNKNOWN_FAILURE).error(reference, platform, words)
+    kinds = (kind for kind in _FAILURES if any(word in message for word in kind.words))
+    kind = next(kinds, _UNKNOWN_FAILURE)
+    fields = {"reference": reference, "registry": registry_of(reference), "platform": platform}
+    return EngineError(kind.code, kind.message.format(**fields), context=[words], hint=kind.hint.format(**fields))

@@ -101,15 +101,8 @@ def _write_ports(ports: Iterable[str]) -> dict[str, list[dict[str, str]]]:
 
 
 def _read_ulimits(ulimits: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    return {
-        ulimit["Name"]: _written_ulimit(ulimit["Soft"], ulimit["Hard"])
-        for ulimit in ulimits
-        if ulimit["Name"] in LIMITED
-    }
-
-
-def _written_ulimit(soft: int, hard: int) -> str:
-    return str(soft) if soft == hard else f"{soft}:{hard}"
+    limits = {ulimit["Name"]: (ulimit["Soft"], ulimit["Hard"]) for ulimit in ulimits if ulimit["Name"] in LIMITED}
+    return {name: str(soft) if soft == hard else f"{soft}:{hard}" for name, (soft, hard) in limits.items()}
 
 
 def _write_ulimits(limits: Mapping[str, str]) -> list[dict[str, object]]:

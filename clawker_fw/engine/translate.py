@@ -5,6 +5,7 @@ Only fields that we set or compare are read, without the engine's defaults. `sha
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import PurePosixPath
 from typing import Any
@@ -33,13 +34,14 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
 
     `resolv.conf` shows whose network it uses: the engine keeps it in a folder named after that container's id.
     """
-    state = raw["State"]
+    state, config, host = raw["State"], raw["Config"], raw["HostConfig"]
+    container_labels, log = config.get("Labels") or {}, host.get("LogConfig") or {}
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     return ContainerView(
         id=raw["Id"],
         name=raw["Name"].removeprefix("/"),
         image=raw["Image"],
-        labels=raw["Config"].get("Labels") or {},
+        labels=container_labels,
         shape=read_shape(raw),
         status=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
@@ -48,19 +50,17 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
         restarts=raw.get("RestartCount", 0),
         connected={name: endpoint.get("IPAddress") or "" for name, endpoint in networks.items()},
         remembered={name: endpoint.get("NetworkID") or "" for name, endpoint in networks.items()},
-        reference=raw["Config"].get("Image") or "",
-        network_mode=raw["HostConfig"].get("NetworkMode") or "",
+        reference=config.get("Image") or "",
+        network_mode=host.get("NetworkMode") or "",
         network_owner=PurePosixPath(raw.get("ResolvConfPath") or "").parent.name,
-        logs_to=_logs_to(_log(raw["HostConfig"])),
-        may_lose_lines=(_log(raw["HostConfig"]).get("Config") or {}).get("mode") == "non-blocking",
-        project=labels.project_of_container(
-            raw["Config"].get("Labels") or {}, _requested_labels(raw["HostConfig"])
-        ),
+        logs_to=_logs_to(log),
+        may_lose_lines=(log.get("Config") or {}).get("mode") == "non-blocking",
+        project=labels.project_of_container(container_labels, _requested_labels(host)),
         volumes=_volumes(raw),
         requested={
             name: addresses
             for name, endpoint in networks.items()
-            if (addresses := _requested_addresses(endpoint, raw["Config"].get("MacAddress") or ""))
+            if (addresses := _requested_addresses(endpoint, config.get("MacAddress") or ""))
         },
         published=read_ports((raw.get("NetworkSettings") or {}).get("Ports")),
     )
@@ -71,8 +71,8 @@ def _requested_addresses(endpoint: Mapping[str, Any], hardware: str) -> tuple[st
 
     Later ones report it for the endpoint, which has a MAC address of the engine's choice while the container runs.
     """
-    asked = endpoint.get("IPAMConfig") or {}
-    addresses = (asked.get("IPv4Address"), asked.get("IPv6Address"), *(asked.get("LinkLocalIPs") or ()))
+    config = endpoint.get("IPAMConfig") or {}
+    addresses = (config.get("IPv4Address"), config.get("IPv6Address"), *(config.get("LinkLocalIPs") or ()))
     unconnected = "" if endpoint.get("EndpointID") else endpoint.get("MacAddress")
     return tuple(filter(None, (*addresses, hardware or unconnected)))
 
@@ -83,10 +83,6 @@ def _requested_labels(host: Mapping[str, Any]) -> Mapping[str, str] | None:
         if mount.get("Target") == VOLUME and mount.get("Type") == "volume" and not mount.get("Source"):
             return (mount.get("VolumeOptions") or {}).get("Labels") or {}
     return None
-
-
-def _log(host: Mapping[str, Any]) -> Mapping[str, Any]:
-    return host.get("LogConfig") or {}
 
 
 def _logs_to(log: Mapping[str, Any]) -> str:
@@ -158,19 +154,8 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
 
 def unreadable_network(raw: Mapping[str, Any], reason: str) -> NetworkView:
     """Return a network with only its id, its name and the `reason` why it can't be read."""
-    return NetworkView(
-        id=str(raw["Id"]),
-        name=str(raw.get("Name") or raw["Id"]),
-        driver="",
-        internal=False,
-        ipv6=False,
-        subnets=(),
-        gateway="",
-        ip_range=None,
-        options={},
-        labels={},
-        unreadable=reason,
-    )
+    bare = network_view({"Id": str(raw["Id"]), "Name": str(raw.get("Name") or raw["Id"]), "Driver": ""})
+    return replace(bare, unreadable=reason)
 
 
 def bridge_of(network: NetworkView) -> str:
@@ -180,10 +165,8 @@ def bridge_of(network: NetworkView) -> str:
 
 def own_tags(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the tags that we gave an image; none if it is not ours."""
-    image_labels, layers = (
-        (raw.get("Config") or {}).get("Labels") or {},
-        (raw.get("RootFS") or {}).get("Layers") or (),
-    )
+    image_labels = (raw.get("Config") or {}).get("Labels") or {}
+    layers = (raw.get("RootFS") or {}).get("Layers") or ()
     return our_tags(raw.get("RepoTags") or (), image_labels, raw.get("Architecture") or "", layers)
 
 
@@ -197,9 +180,11 @@ def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:
     volume_labels = {key: text for key, text in (raw.get("Labels") or {}).items() if key != _ANONYMOUS}
     if (raw.get("Driver"), raw.get("Options") or {}) != ("local", {}):
         return False
-    if volume_labels.pop(labels.TRUST, None) is not None:
-        return volume_labels == labels.ownership_labels(project) and raw["Name"].startswith(trust_name(project))
-    return volume_labels == labels.ownership_labels(project) and bool(GENERATED_NAME.fullmatch(raw["Name"]))
+    for_trust = volume_labels.pop(labels.TRUST, None) is not None
+    if volume_labels != labels.ownership_labels(project):
+        return False
+    name = raw["Name"]
+    return name.startswith(trust_name(project)) if for_trust else bool(GENERATED_NAME.fullmatch(name))
 
 
 def event_view(raw: Mapping[str, Any]) -> Event:

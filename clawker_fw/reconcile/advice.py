@@ -112,10 +112,10 @@ def _in_clear(proxy: Proxy | None) -> Iterator[Advice]:
 def _unknown_ends(desired: Desired) -> Iterator[Advice]:
     """Warn if rules expire at more times than the siblings know. Later expiries need a watcher, or a run."""
     if desired.unknown_ends:
-        known = len(desired.siblings[Sibling.ENVOY].later)
+        count = len(desired.siblings[Sibling.ENVOY].later)
         yield Advice(
             "rules-end-later",
-            f"Rules end at {known + desired.unknown_ends:,} times. Envoy and CoreDNS know the next {known:,} "
+            f"Rules end at {count + desired.unknown_ends:,} times. Envoy and CoreDNS know the next {count:,} "
             "and end those rules by themselves. Without a watcher, run `clawker-fw reload` before the last of "
             "these.",
         )
@@ -123,16 +123,16 @@ def _unknown_ends(desired: Desired) -> Iterator[Advice]:
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
     """Warn if a user's own image keeps an Envoy older than the one this release is tested with."""
-    wanted, seen = desired.siblings[Sibling.ENVOY].image, observed.siblings.get(Sibling.ENVOY)
-    if wanted.oldest is None or seen is None or seen.probe is None:
+    image, envoy = desired.siblings[Sibling.ENVOY].image, observed.siblings.get(Sibling.ENVOY)
+    if image.oldest is None or envoy is None or envoy.probe is None:
         return
-    applied = labels.read_applied(seen.container.labels)
-    running = versions.of_build(seen.probe.build)
-    current = applied is not None and applied.image == wanted.reference
-    if running is not None and current and versions.is_older(running, wanted.oldest):
+    applied = labels.read_applied(envoy.container.labels)
+    running = versions.of_build(envoy.probe.build)
+    current = applied is not None and applied.image == image.reference
+    if running is not None and current and versions.is_older(running, image.oldest):
         yield Advice(
             "envoy-outdated",
-            f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
+            f"Envoy {running} is older than {image.oldest}, the version this release is tested with. "
             "Set `images.envoy` to a newer image, or to `bundled`.",
         )
 
@@ -204,11 +204,11 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
                 f"The engine's answer about the network {other.name} can't be read ({other.unreadable}). "
                 "Its subnets are unknown, so they may overlap the firewall's.",
             )
-    for sibling, seen in observed.siblings.items():
-        if seen.container.may_lose_lines:
+    for name, sibling in observed.siblings.items():
+        if sibling.container.may_lose_lines:
             yield Advice(
                 "log-may-lose-lines",
-                f"The log of {sibling.value} has the mode `non-blocking`, from `log-opts` in the engine's "
+                f"The log of {name.value} has the mode `non-blocking`, from `log-opts` in the engine's "
                 "daemon.json: when a lot is written at once, lines are lost, and `denials` lacks them.",
             )
 
@@ -220,11 +220,11 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
     neighbours disconnected and siblings replaced.
     """
     neighbours = [place for places in observed.attached.values() for place in places.items()]
-    known = {place.address for _, place in neighbours}
-    for seen in observed.siblings.values():
-        for other in seen.probe.others if seen.probe else ():
+    listed = {place.address for _, place in neighbours}
+    for sibling in observed.siblings.values():
+        for other in sibling.probe.others if sibling.probe else ():
             address, _, hardware = other.partition(" ")
-            if address not in known:
+            if address not in listed:
                 ours = "the service address" if address == str(desired.service_address) else "an address of ours"
                 names = sorted(name for name, place in neighbours if place.hardware == hardware)
                 whose = f", which belongs to {names[0]} but may be forged" if names else ""
@@ -237,10 +237,10 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
 
 def _failed_checks(observed: Observed) -> Iterator[Advice]:
     """Warn if Envoy has detected a bug in its own code. It goes on, perhaps with a wrong result."""
-    for seen in observed.siblings.values():
-        if seen.probe and seen.probe.failed_checks:
-            name = seen.container.name
-            checks = f"{seen.probe.failed_checks:,} check{'s' if seen.probe.failed_checks > 1 else ''}"
+    for sibling in observed.siblings.values():
+        if sibling.probe and sibling.probe.failed_checks:
+            name, count = sibling.container.name, sibling.probe.failed_checks
+            checks = f"{count:,} check{'s' if count > 1 else ''}"
             yield Advice(
                 "failed-checks",
                 f"Envoy has failed {checks} of its own code since it started: it has a bug. Save what "
@@ -251,11 +251,11 @@ def _failed_checks(observed: Observed) -> Iterator[Advice]:
 
 def _restarts(observed: Observed) -> Iterator[Advice]:
     """Warn of restarted helper processes. One that keeps exiting is a finding."""
-    for sibling, seen in observed.siblings.items():
-        for restart in seen.probe.restarts if seen.probe else ():
+    for name, sibling in observed.siblings.items():
+        for restart in sibling.probe.restarts if sibling.probe else ():
             times = f"{restart.count:,} times" if restart.count > 1 else "once"
             yield Advice(
                 "helper-restarted",
-                f"The {restart.helper} in {sibling.value} has ended {times} since its container started, "
+                f"The {restart.helper} in {name.value} has ended {times} since its container started, "
                 f"the last time at {restart.last} ({restart.reason}). It was started again.",
             )

@@ -195,8 +195,7 @@ class _Performer:
             message = f"What serves now could not be read: {trouble.in_one_line}"
         else:
             undone = f"{' and '.join(left)} could not be removed: the next run does it."
-            message = undone if left else "What was created has been removed."
-            message += f" {_serving(plan, silent)}"
+            message = f"{undone if left else 'What was created has been removed.'} {_serving(plan, silent)}"
         if error.hint:
             error.context = (*error.context, message)
         else:
@@ -321,10 +320,10 @@ class _Performer:
         if not step.prober:
             return []
         try:
-            seen = Helper(self._engine, step.prober).agents_see(step.place)
+            problems = Helper(self._engine, step.prober).agents_see(step.place)
         except EngineError as error:
             return [f"agents' view: {error}"]
-        return [f"agents would see: {problem}" for problem in seen]
+        return [f"agents would see: {problem}" for problem in problems]
 
     def _ask(self, container: str, *, starting: bool = False) -> Probe | None:
         try:
@@ -443,19 +442,15 @@ def _ended_program(sibling: Sibling, context: Sequence[str]) -> NotProvenError:
 
 
 def _raise_failures(futures: Iterable[Future[None]]) -> None:
-    """Raise the failures of ended steps as one error, if there are any."""
+    """Raise the first failure of ended steps, or if all were only stopped, one error with the context of all."""
     failures = [error for error in (future.exception() for future in futures) if error]
-    if failures:
-        raise _as_one(failures)
-
-
-def _as_one(failures: list[BaseException]) -> BaseException:
-    """Return the first failure, or if all steps were only stopped, one error with the context of all."""
-    first = next((error for error in failures if not isinstance(error, StoppedError)), failures[0])
-    if isinstance(first, StoppedError):
-        stops = [error for error in failures if isinstance(error, StoppedError)]
-        first.context = tuple(dict.fromkeys(line for stop in stops for line in stop.context))
-    return first
+    stops = [error for error in failures if isinstance(error, StoppedError)]
+    for error in failures:
+        if not isinstance(error, StoppedError):
+            raise error
+    if stops:
+        stops[0].context = tuple(dict.fromkeys(line for stop in stops for line in stop.context))
+        raise stops[0]
 
 
 def _serving(plan: Plan, silent: Sequence[Sibling]) -> str:

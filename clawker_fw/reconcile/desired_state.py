@@ -167,7 +167,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
         egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed, stack=stack)
     # Rules reach Envoy first, so after an interrupted run, agents know the addresses in CoreDNS's record.
     records = (observed.siblings.get(sibling) for sibling in (Sibling.COREDNS, Sibling.ENVOY))
-    before = virtual.recorded(*(seen.files for seen in records if seen))
+    before = virtual.recorded(*(sibling.files for sibling in records if sibling))
     numbers = virtual.assigned(blueprint.opaque, before, Addressing(agents, egress).room)
     return Addressing(agents, egress, numbers)
 
@@ -210,7 +210,7 @@ def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> Telemet
 
 def slots(observed: Observed, addresses: Addressing) -> Slots:
     """Return the siblings' slots. A missing Envoy gets the slot to which CoreDNS still sends agents."""
-    held = {sibling: seen.slot for sibling, seen in observed.siblings.items()}
+    held = {name: sibling.slot for name, sibling in observed.siblings.items()}
     if Sibling.ENVOY not in held and Sibling.COREDNS in observed.siblings:
         sent_to = name_list.envoy_address(observed.siblings[Sibling.COREDNS].files)
         held[Sibling.ENVOY] = int(sent_to == str(addresses.envoy(1)))

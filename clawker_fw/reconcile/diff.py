@@ -27,24 +27,22 @@ def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, 
     findings: list[Finding] = []
     for sibling in Sibling:
         findings += network_findings(sibling, observed, desired)
-        seen = observed.siblings.get(sibling)
-        if seen is None:
+        running = observed.siblings.get(sibling)
+        if running is None:
             cause = Cause.UPGRADE if observed.unfinished else Cause.TAMPER
             gone = Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
             findings.append(gone)
         else:
-            findings += sibling_findings(observed, desired, seen, secrets)
+            findings += sibling_findings(observed, desired, running, secrets)
         findings += [_leftover(leftover) for leftover in observed.leftovers if leftover.sibling is sibling]
         findings += intruder_findings(sibling, observed, desired)
     findings += RelayComparison(observed, desired).findings()
     order = {layer: position for position, layer in enumerate(Layer)}
     findings.sort(key=lambda finding: order[finding.layer])
+    of = {sibling: [finding for finding in findings if finding.sibling is sibling] for sibling in Sibling}
     return Diff(
-        tuple(finding for sibling in Sibling for finding in findings if finding.sibling is sibling),
-        {
-            sibling: _verdict([finding for finding in findings if finding.sibling is sibling], desired)
-            for sibling in Sibling
-        },
+        tuple(finding for sibling in Sibling for finding in of[sibling]),
+        {sibling: _verdict(of[sibling], desired) for sibling in Sibling},
     )
 
 
@@ -57,9 +55,9 @@ def _verdict(findings: list[Finding], desired: Desired) -> Verdict:
     return Verdict.UNKNOWN if unread else Verdict.DRIFTED
 
 
-def _leftover(seen: ObservedSibling) -> Finding:
-    field = f"{LEFTOVER}{seen.container.name}"
-    return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
+def _leftover(sibling: ObservedSibling) -> Finding:
+    field, status = f"{LEFTOVER}{sibling.container.name}", sibling.container.status
+    return Finding(sibling.sibling, Layer.STATE, field, status, None, Cause.UPGRADE, Action.REMOVE)
 
 
 def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
@@ -70,22 +68,15 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
             continue
         if network is None:
             cause = Cause.UPGRADE if observed.unfinished else Cause.TAMPER
-            yield Finding(
-                sibling,
-                Layer.STATE,
-                f"networks.{spec.name}",
-                "missing",
-                str(spec.subnet),
-                cause,
-                Action.CREATE,
-            )
+            field, subnet = f"networks.{spec.name}", str(spec.subnet)
+            yield Finding(sibling, Layer.STATE, field, "missing", subnet, cause, Action.CREATE)
             continue
         recorded = recorded_fields(network, spec)
         further = _further_options(role, network, recorded, observed, desired)
         running = {**running_fields(network, spec), **further}
-        wanted = {**network_fields(spec), **dict.fromkeys(further, "")}
+        required = {**network_fields(spec), **dict.fromkeys(further, "")}
         recorded = {**recorded, **dict.fromkeys(further, "")}
-        differing = [name for name in wanted if running[name] != wanted[name]]
+        differing = [name for name in required if running[name] != required[name]]
         for field in sorted({name.partition(".")[0] for name in differing}):
             names = [name for name in differing if name.partition(".")[0] == field]
             yield Finding(
@@ -93,7 +84,7 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
                 Layer.SHAPE,
                 f"networks.{spec.name}.{field}",
                 _shown(field, running),
-                _shown(field, wanted),
+                _shown(field, required),
                 _cause(field, network, spec, made=all(running[n] == recorded.get(n, running[n]) for n in names)),
                 Action.RECREATE_NETWORKS,
             )

@@ -69,8 +69,8 @@ def blueprint(
 ) -> Blueprint:
     """Return the blueprint for these settings. `keeps` saves new certificates; `texts` replace the files."""
     facts = replace(facts, named_by=selection.given.get("host", facts.named_by))
-    known, needed = secrets(selection, loaded, texts)
-    if known and facts.plain:
+    current_vault, needed = secrets(selection, loaded, texts)
+    if current_vault and facts.plain:
         raise RefusedError(
             "secret-over-plain-engine",
             f"Rules put secrets into requests, and others can read what is sent to {facts.endpoint}.",
@@ -98,10 +98,10 @@ def blueprint(
         authorities=texts.authorities if texts else _authorities(loaded, own, "inspection"),
         proxy_authorities=texts.proxy_authorities if texts else _authorities(loaded, of_proxy, "upstream"),
         wanted=needed,
-        headers=known.declared.headers if known else {},
-        vault=known,
+        headers=current_vault.declared.headers if current_vault else {},
+        vault=current_vault,
         origin=made_from,
-        files=deciding.files(selection.project, loaded, known, needed, release),
+        files=deciding.files(selection.project, loaded, current_vault, needed, release),
         named_by=loaded.named_by(selection.given),
     )
 
@@ -146,18 +146,14 @@ def telemetry_store(selection: Selection, loaded: Loaded, *, keeps: bool) -> "Te
     from clawker_fw.certificates.store import TelemetryStore
 
     own = deciding.beside(loaded, loaded.settings.otel.certs_dir)
-    return TelemetryStore(_folder(selection), selection.project, keeps, own=own)
+    return TelemetryStore(state_folder() / selection.project, selection.project, keeps, own=own)
 
 
 def inspection_store(selection: Selection, *, keeps: bool) -> "InspectionStore":
     """Return the project's store of root certificates."""
     from clawker_fw.certificates.store import InspectionStore
 
-    return InspectionStore(_folder(selection), selection.project, keeps)
-
-
-def _folder(selection: Selection) -> Path:
-    return state_folder() / selection.project
+    return InspectionStore(state_folder() / selection.project, selection.project, keeps)
 
 
 def _authorities(loaded: Loaded, name: str | None, section: str) -> bytes:
@@ -170,7 +166,7 @@ def _authorities(loaded: Loaded, name: str | None, section: str) -> bytes:
 
     try:
         content = bounded(path)
-        certificates_in_file = x509.load_pem_x509_certificates(content)
+        certificates = x509.load_pem_x509_certificates(content)
     except OSError as error:
         raise unreadable_settings(path, error) from error
     except ValueError as error:
@@ -180,4 +176,4 @@ def _authorities(loaded: Loaded, name: str | None, section: str) -> bytes:
             hint=f"`{section}.ca_file` names a file with CA certificates, as PEM.",
         ) from error
     # A private key in the same file is left out.
-    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates_in_file)
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)

@@ -277,7 +277,7 @@ class LeaseWatch:
     """Measures by this machine's clock how long a lease has not changed."""
 
     def __init__(self) -> None:
-        self._seen: tuple[str, bytes] | None = None
+        self._last: tuple[str, bytes] | None = None
         self._since = time.monotonic()
         self._slowest = 0.0
         self.renewed = False
@@ -286,9 +286,9 @@ class LeaseWatch:
         """Record a lease's content, requested at `asked`, and return whether the lease has expired."""
         now = time.monotonic()
         self._slowest = max(self._slowest, now - asked)
-        if self._seen != (container, lease):
-            self.renewed = self._seen is not None and self._seen[0] == container
-            self._seen, self._since = (container, lease), now
+        if self._last != (container, lease):
+            self.renewed = self._last is not None and self._last[0] == container
+            self._last, self._since = (container, lease), now
         stated = lease.partition(b" ")[2]  # an earlier release does not say for how long it is valid
         valid = min(float(stated), _LONGEST_LEASE) if stated.isdigit() else 0.0
         return now - self._since >= max(LEASE_SECONDS, valid) + self._slowest
@@ -343,8 +343,8 @@ def _machine() -> str:
 
 def _is_alive(process: str) -> bool:
     identity, _, started = process.partition(" ")
-    known = identity.isascii() and identity.isdigit() and len(identity) <= _LONGEST_IDENTITY
-    return known and start_time(int(identity)) == started
+    is_number = identity.isascii() and identity.isdigit() and len(identity) <= _LONGEST_IDENTITY
+    return is_number and start_time(int(identity)) == started
 
 
 def start_time(process: int) -> str:

@@ -117,9 +117,8 @@ def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool)
     companions = _companions(reader, [*views, *(sibling.container for sibling in siblings.values())])
     probed = [future.result() for future in probing]
     starting = [sibling.sibling.value for sibling in probed if sibling.container.health == "starting"]
-    troubled = {
-        name for sibling in probed if sibling.probe for name, seen in sibling.probe.agents_see.items() if seen
-    }
+    views_of_agents = [sibling.probe.agents_see for sibling in probed if sibling.probe]
+    troubled = {name for problems_of in views_of_agents for name, problems in problems_of.items() if problems}
     if not last and not troubled.isdisjoint(starting):  # it may serve by now
         raise _ChangedError
     serving = _serving(project, probed)
@@ -189,9 +188,9 @@ def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView 
     return next((network for network in named if project_of_network(network) == project), None)
 
 
-def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> ObservedRelay | None:
+def _relay(reader: EngineReader, listed: ContainerSummary, expected: Files) -> ObservedRelay | None:
     try:
-        files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
+        files = {} if listed.status in _UNREADABLE else reader.files(listed.id, expected)
         container = reader.container(listed.id)
     except NotFoundError:
         return None
@@ -232,11 +231,11 @@ def _agents(
         view = reader.container(container)
         return view.network_owner if view else ""
 
-    known = {key: container for container in listing for key in (container.id, container.name)}
+    by_word = {key: container for container in listing for key in (container.id, container.name)}
     containers = [container for container in listing if container.attached]
     attached = {container.id for container in containers if container in ours or network in container.networks}
     owner_of = {
-        container.id: network_owner(container, known, ask) for container in containers if container not in ours
+        container.id: network_owner(container, by_word, ask) for container in containers if container not in ours
     }
     files = {name for container in ours for name in container.volumes.values()}
     sharing = {container.id for container in containers if not files.isdisjoint(container.volumes.values())}
@@ -250,21 +249,20 @@ def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Futu
     return shared_out(read, list(agents))
 
 
-def _companions(reader: EngineReader, known: list[ContainerView]) -> tuple[ContainerView, ...]:
-    """Inspect the containers, at any depth, whose processes or memory `known` ones share."""
-    containers: list[ContainerView] = []
-    asked: set[str] = set()
-    left = list(known)
-    while left:
-        shape = left.pop().shape
+def _companions(reader: EngineReader, views: list[ContainerView]) -> tuple[ContainerView, ...]:
+    """Inspect the containers, at any depth, whose processes or memory those in `views` share."""
+    containers = list(views)
+    missing: set[str] = set()
+    for container in containers:  # which grows meanwhile
+        shape = container.shape
         for word in filter(None, (joined_by(shape.pid_mode), joined_by(shape.ipc_mode))):
-            if word in asked or any(matches(container, word) for container in (*known, *containers)):
+            if word in missing or any(matches(other, word) for other in containers):
                 continue
-            asked.add(word)
             if view := reader.container(word):
                 containers.append(view)
-                left.append(view)
-    return tuple(containers)
+            else:
+                missing.add(word)
+    return tuple(containers[len(views) :])
 
 
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
@@ -329,14 +327,8 @@ def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict
     ours: dict[ContainerSummary, Sibling] = {}
     for container in listing:
         if container.name in names:
-            _require_ours(
-                "container",
-                container.name,
-                container.labels,
-                project,
-                labels.SIBLING,
-                form=container.project == project,
-            )
+            is_ours = container.project == project
+            _require_ours("container", container.name, container.labels, project, labels.SIBLING, form=is_ours)
         elif container.project != project or not container.labels.keys() >= {*labels.MADE_WITH}:
             continue
         if kind := sibling_of(container, project):
@@ -386,27 +378,16 @@ def _others(networks: tuple[NetworkView, ...], project: str) -> tuple[NetworkVie
 
 
 def _sibling(
-    reader: EngineReader,
-    listed: ContainerSummary,
-    sibling: Sibling,
-    known: Files,
-    *,
-    last: bool,
+    reader: EngineReader, listed: ContainerSummary, sibling: Sibling, expected: Files, *, last: bool
 ) -> ObservedSibling:
-    files = {} if listed.status in _UNREADABLE else reader.files(listed.id, known)
+    files = {} if listed.status in _UNREADABLE else reader.files(listed.id, expected)
     container = reader.container(listed.id)
     if container is None:
         raise NotFoundError("not-found", f"Container {listed.name} has been removed.")
     if container.status != listed.status and not last:
         raise _ChangedError
-    slot = container.labels.get(labels.SLOT, "0")
-    return ObservedSibling(
-        sibling,
-        container,
-        int(slot) if slot in {"0", "1"} else 0,
-        files,
-        probe=None,
-    )
+    slot = 1 if container.labels.get(labels.SLOT) == "1" else 0
+    return ObservedSibling(sibling, container, slot, files, probe=None)
 
 
 def _probed(reader: EngineReader, sibling: ObservedSibling, asking: "Future[Probe] | None") -> ObservedSibling:

@@ -100,15 +100,12 @@ class Comparison:
         vault = self.blueprint.vault
         problems = tuple(vault.problems.values()) if vault else ()
         proxy = self.blueprint.rules.proxy
-        known = advice(self.observed, self.desired, self.provision, self.provided, problems, proxy=proxy)
-        return (*known, *possible_exposures(self.observed, vault), *self._left_over)
-
-    @property
-    def _left_over(self) -> tuple[Advice, ...]:
-        origin, project = self.blueprint.origin, self.desired.project
+        warnings = advice(self.observed, self.desired, self.provision, self.provided, problems, proxy=proxy)
+        warnings += tuple(possible_exposures(self.observed, vault))
+        origin, groups = self.blueprint.origin, self.blueprint.settings.groups
         if origin is None or origin.group:
-            return ()
-        return left_over(left_over_stacks(self.observed.listing, project, self.blueprint.settings.groups))
+            return warnings
+        return warnings + left_over(left_over_stacks(self.observed.listing, self.desired.project, groups))
 
     @property
     def notices(self) -> tuple[Advice, ...]:
@@ -162,30 +159,31 @@ def compare(reader: EngineReader, blueprint: Blueprint, own_lock: str = "") -> C
         authorities=provided,
     )
     now = slots(observed, addresses)
-    wanted = desired_in(now)
-    differences = diff(observed, wanted, secrets)
-    return Comparison(blueprint, observed, now, provision, provided, desired_in, wanted, differences, secrets)
+    desired = desired_in(now)
+    differences = diff(observed, desired, secrets)
+    return Comparison(blueprint, observed, now, provision, provided, desired_in, desired, differences, secrets)
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
     """Return the credentials for telemetry: the newest of those stored here and the live ones."""
     if blueprint.certificates is None:
         return Provision()
-    files = {sibling: seen.files for sibling, seen in observed.siblings.items()}
+    files = {kind: sibling.files for kind, sibling in observed.siblings.items()}
     coredns = observed.siblings.get(Sibling.COREDNS)
     shown = coredns.probe.collector if coredns and coredns.probe else None
     return blueprint.certificates.provide(replace(collector.running(files), collector=shown))
 
 
-def summary_of(seen: Comparison, steps: "Plan | FirewallError | None" = None) -> "Summary":
+def summary_of(comparison: Comparison, steps: "Plan | FirewallError | None" = None) -> "Summary":
     """Return what performing a plan means. The default is the plan of the next `run`."""
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.reconcile.summarize import summarize
 
     if steps is None:
         try:
-            steps = seen.plan(ConvergeOptions())
+            steps = comparison.plan(ConvergeOptions())
         except RefusedError as refusal:
             steps = refusal
-    version = seen.blueprint.release.version
-    return summarize(seen.observed, seen.desired, seen.diff, steps, version=version, changes=seen.rule_changes)
+    version, changes = comparison.blueprint.release.version, comparison.rule_changes
+    observed, desired = comparison.observed, comparison.desired
+    return summarize(observed, desired, comparison.diff, steps, version=version, changes=changes)

@@ -5,13 +5,13 @@ pass. Images come first, rules reach Envoy before CoreDNS, a replacement is veri
 container is removed last.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv4Address
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.containers import ContainerSpec, ContainerSummary
 from clawker_fw.model.desired import Desired, DesiredSibling
 from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer
 from clawker_fw.model.files import Files
@@ -126,7 +126,7 @@ class _Planner:
             self._networks(),
             self._woken(),
             [
-                steps.Create(sibling, creation(self._wanted(sibling), name), self._causes[sibling])
+                steps.Create(sibling, creation(self._desired_sibling(sibling), name), self._causes[sibling])
                 for sibling, name in made
             ],
             [self._verify(sibling) for sibling, _ in made],
@@ -151,7 +151,7 @@ class _Planner:
     def _old(self, sibling: Sibling) -> ObservedSibling | None:
         return self._observed.siblings.get(sibling)
 
-    def _wanted(self, sibling: Sibling) -> DesiredSibling:
+    def _desired_sibling(self, sibling: Sibling) -> DesiredSibling:
         return self._desired.siblings[sibling]
 
     def _leftovers(self) -> list[list[Step]]:
@@ -161,15 +161,15 @@ class _Planner:
         neighbour entry with the old CoreDNS and ignore announcements for a second (see `ANNOUNCE_SECONDS`).
         """
         left = self._observed.leftovers
-        serving = self._old(Sibling.COREDNS)
         claimants = [sibling for sibling in left if sibling.probe and sibling.probe.claimed]
         hold: list[Step] = []
         announce: list[Step] = []
-        converses = serving is not None and _converses(serving)  # or it is replaced as well
-        if serving and claimants and converses:
-            hold = [steps.ClaimAddress(serving.container.id, 0, ())]
-        if serving and (claimants or self._is_relieving(serving)) and converses:
-            announce = [steps.ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
+        serving = self._old(Sibling.COREDNS)
+        if serving and _converses(serving):  # else it is replaced as well
+            if claimants:
+                hold = [steps.ClaimAddress(serving.container.id, 0, ())]
+            if claimants or self._is_relieving(serving):
+                announce = [steps.ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
         return [
             hold,
             [steps.ReleaseAddress(claimant.container.id) for claimant in claimants if _converses(claimant)],
@@ -192,7 +192,7 @@ class _Planner:
     def _images(self) -> list[Step]:
         planned: list[Step] = []
         for sibling in Sibling:
-            image = self._wanted(sibling).image
+            image = self._desired_sibling(sibling).image
             present = self._observed.images.get(image.reference)
             usable = present is not None and (not image.ids or present.id in image.ids)
             lost = any(cause.action in {Action.LOAD, Action.PULL} for cause in self._causes[sibling])
@@ -207,7 +207,7 @@ class _Planner:
 
     def _has_neighbour(self) -> bool:
         """Whether another Envoy of this release runs on the engine, so that its kernel has what one needs."""
-        build = self._wanted(Sibling.ENVOY).labels[labels.STACK_BUILD_SHA]
+        build = self._desired_sibling(Sibling.ENVOY).labels[labels.STACK_BUILD_SHA]
         return any(
             container.project
             and container.status == "running"
@@ -236,7 +236,7 @@ class _Planner:
             if other is not sibling and old.container.name in names[other]
         ]
 
-    def _networks(self) -> list[Step]:
+    def _networks(self) -> list[steps.CreateNetwork]:
         return [
             steps.CreateNetwork(spec)
             for role, spec in self._desired.networks.items()
@@ -247,8 +247,7 @@ class _Planner:
         """Remove the networks of a failed first run. A partial stack would look like tampering."""
         if self._observed.siblings:
             return []
-        made = [step.spec.name for step in self._networks() if isinstance(step, steps.CreateNetwork)]
-        return [steps.RemoveNetwork(name, name) for name in made]
+        return [steps.RemoveNetwork(step.spec.name, step.spec.name) for step in self._networks()]
 
     def _woken(self) -> list[Step]:
         planned: list[Step] = []
@@ -257,8 +256,8 @@ class _Planner:
                 continue
             lost = {cause.field for cause in self._causes[sibling] if cause.action is Action.REATTACH}
             if lost:
-                wanted = self._wanted(sibling).shape.networks.items()
-                networks = tuple((name, address) for name, address in wanted if f"networks.{name}" in lost)
+                desired = self._desired_sibling(sibling).shape.networks.items()
+                networks = tuple((name, address) for name, address in desired if f"networks.{name}" in lost)
                 planned.append(steps.Reattach(sibling, old.container.id, networks))
                 continue
             for finding in self._causes[sibling]:
@@ -271,22 +270,22 @@ class _Planner:
     def _give(self) -> list[Step]:
         """Send secrets before the first use, and remove others after the last one."""
         causes = tuple(cause for cause in self._causes[Sibling.ENVOY] if cause.action is Action.GIVE)
-        wanted = self._desired.secrets
+        secrets = self._desired.secrets
         if Sibling.ENVOY in self._made:
-            return [steps.GiveSecrets(self._names[Sibling.ENVOY], wanted, causes)] if wanted else []
+            return [steps.GiveSecrets(self._names[Sibling.ENVOY], secrets, causes)] if secrets else []
         old = self._old(Sibling.ENVOY)
         woken = {Action.START, Action.REATTACH} & {cause.action for cause in self._causes[Sibling.ENVOY]}
-        if old is None or not (causes or (wanted and woken)):
+        if old is None or not (causes or (secrets and woken)):
             return []
-        return [steps.GiveSecrets(old.container.id, wanted, causes)]
+        return [steps.GiveSecrets(old.container.id, secrets, causes)]
 
     def _verify(self, sibling: Sibling) -> steps.Verify:
-        wanted, prober, place = self._wanted(sibling), "", ""
+        desired, prober, place = self._desired_sibling(sibling), "", ""
         if sibling is Sibling.ENVOY:
             prober = self._names.get(Sibling.COREDNS) or self._old_prober
-            place = self._wanted(Sibling.COREDNS).hot[PROBER].content.decode()
+            place = self._desired_sibling(Sibling.COREDNS).hot[PROBER].content.decode()
         return steps.Verify(
-            sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, prober, place
+            sibling, self._names[sibling], desired.live, _READY_SECONDS, desired.later, prober, place
         )
 
     @property
@@ -297,7 +296,7 @@ class _Planner:
 
     def _commit(self, sibling: Sibling) -> list[Step]:
         """Commit dynamic files, even to a CoreDNS to be replaced: it sends agents to the new Envoy at once."""
-        old, wanted = self._old(sibling), self._wanted(sibling)
+        old = self._old(sibling)
         if old is None:
             return []
         causes = tuple(cause for cause in self._causes[sibling] if cause.action is Action.COMMIT)
@@ -306,7 +305,7 @@ class _Planner:
                 return []
         elif not causes and not (sibling is Sibling.COREDNS and self._address_changes):
             return []
-        return [steps.Commit(sibling, old.container.id, staged(wanted), causes)]
+        return [steps.Commit(sibling, old.container.id, staged(self._desired_sibling(sibling)), causes)]
 
     def _trusted(self, old: ObservedSibling) -> bool:
         """Whether a container to be replaced still answers, with untouched startup files."""
@@ -344,8 +343,8 @@ class _Planner:
         lanes = [_in_turn(lane) for lane in (self._retire_coredns(), self._retire_envoy()) if lane]
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
-            asked = tuple(cause for cause in causes if self._asks_for_claim(cause))
-            claim = [steps.ClaimAddress(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
+            lost = tuple(cause for cause in causes if self._asks_for_claim(cause))
+            claim = [steps.ClaimAddress(old.container.id, ANNOUNCE_SECONDS, lost)] if old and lost else []
             return [[*claim, *lanes]]
         # If the old CoreDNS can't send agents to the new Envoy, the old one serves until the old CoreDNS is gone:
         # its health check announces the service address until it has released it, so agents come back to it.
@@ -381,7 +380,7 @@ class _Planner:
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _drain(self, old: ObservedSibling) -> steps.Drain:
-        helper = self._wanted(Sibling.ENVOY).boot[HELPER]
+        helper = self._desired_sibling(Sibling.ENVOY).boot[HELPER]
         bootstrap = old.files.get(f"{BOOT}bootstrap.json")
         usable = bootstrap is not None and ADMIN_SOCKET.encode() in bootstrap.content
         other = helper if usable and old.files.get(HELPER) != helper else None
@@ -394,17 +393,15 @@ class _Planner:
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
         retired |= {relay.container.id for relay in self._relay_changes.removed}
         images = unused_images(self._observed, self._desired, retired)
-        names = [reference for image in images for reference in image.references]
+        volumes = (*self._observed.orphans, *old_trust(self._observed, self._desired))
         return [
-            *(steps.RemoveImage(name) for name in names),
-            *(steps.RemoveVolume(volume) for volume in self._observed.orphans),
-            *(steps.RemoveVolume(volume) for volume in old_trust(self._observed, self._desired)),
+            *(steps.RemoveImage(reference) for image in images for reference in image.references),
+            *(steps.RemoveVolume(volume) for volume in volumes),
         ]
 
     @cached_property
     def _relay_changes(self) -> RelayChanges:
-        findings = self._causes[Sibling.COREDNS]
-        return RelayComparison(self._observed, self._desired_now).selected(findings)
+        return RelayComparison(self._observed, self._desired_now).selected(self._causes[Sibling.COREDNS])
 
     def _relays(self) -> list[list[Step]]:
         """Create or replace relays as the agents want them. They need both networks, but no sibling."""
@@ -463,19 +460,15 @@ def _rebuild(observed: Observed, slots: Slots, desired_in: Callable[[Slots], Des
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
     build = _Planner(stopped, slots, desired_in, diff, ConvergeOptions(replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
-    room: tuple[Stage, ...] = (
-        (
-            *(_remove(leftover) for leftover in observed.leftovers),
-            *_trial_removed(observed),
-            *(_remove(relay) for relay in observed.relays),
-        ),
+    stages: tuple[Stage, ...] = (
+        _removed(observed.leftovers, observed),
         tuple(
             steps.Stop(sibling.sibling, sibling.container.id, sibling.container.name)
             for sibling in observed.siblings.values()
         ),
         tuple(steps.RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
-    room = tuple(stage for stage in room if stage)
+    room = tuple(stage for stage in stages if stage)
     old_networks = {network.name: _as_it_was(network) for network in observed.networks.values() if network.subnets}
     return replace(
         build,
@@ -525,22 +518,22 @@ def examiner(desired: Desired) -> ContainerSpec:
     )
 
 
-def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
+def creation(sibling: DesiredSibling, name: str) -> ContainerSpec:
     """Return the container to create: everything it starts with, and the record of that."""
-    record = commit_record(wanted.live, wanted.hot, wanted.rules)
+    record = commit_record(sibling.live, sibling.hot, sibling.rules)
     return ContainerSpec(
         name=name,
-        image=wanted.image.reference,
-        labels=wanted.labels,
-        shape=wanted.shape,
-        files={**wanted.boot, **wanted.hot, **wanted.kept, COMMITTED: record},
+        image=sibling.image.reference,
+        labels=sibling.labels,
+        shape=sibling.shape,
+        files={**sibling.boot, **sibling.hot, **sibling.kept, COMMITTED: record},
     )
 
 
-def staged(wanted: DesiredSibling) -> Files:
+def staged(sibling: DesiredSibling) -> Files:
     """Return the files of a commit, which also removes files that are not desired."""
-    record = commit_record(wanted.live, wanted.hot, wanted.rules)
-    return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}
+    record = commit_record(sibling.live, sibling.hot, sibling.rules)
+    return {**{f"{STAGE}{path}": file for path, file in sibling.hot.items()}, f"{STAGE}commit.json": record}
 
 
 def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
@@ -564,24 +557,24 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
     networks = [*observed.networks.values(), *((observed.publishing,) if observed.publishing else ())]
     ours = (container for container in observed.listing if container.project == project)
     fillers = [container for container in ours if container.name.startswith(trust_name(project))]
-    volumes = (
-        *observed.orphans,
-        *(volume.name for volume in observed.spare_trust),
-        *(filler.name for filler in fillers),
-    )
+    trust = (volume.name for volume in observed.spare_trust)
+    volumes = (*observed.orphans, *trust, *(filler.name for filler in fillers))
     stages: tuple[tuple[Step, ...], ...] = (
         tuple(attached),
-        (
-            *(_remove(sibling) for sibling in (*observed.siblings.values(), *observed.leftovers)),
-            *_trial_removed(observed),
-            *(steps.Remove(filler.id, filler.name) for filler in fillers),
-            *(_remove(relay) for relay in observed.relays),
-        ),
+        _removed((*observed.siblings.values(), *observed.leftovers), observed, fillers),
         tuple(steps.RemoveNetwork(network.id, network.name) for network in networks),
         tuple(steps.RemoveVolume(volume) for volume in volumes),
     )
     return Plan(tuple(stage for stage in stages if stage))
 
 
-def _trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
-    return (steps.Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()
+def _removed(
+    siblings: Iterable[ObservedSibling], observed: Observed, fillers: Sequence[ContainerSummary] = ()
+) -> tuple[steps.Remove, ...]:
+    """Remove siblings, the one-shot container, those that fill trust volumes, and relays."""
+    one_shot = (observed.trial,) if observed.trial else ()
+    return (
+        *(_remove(sibling) for sibling in siblings),
+        *(steps.Remove(container.id, container.name) for container in (*one_shot, *fillers)),
+        *(_remove(relay) for relay in observed.relays),
+    )

@@ -20,14 +20,7 @@ from clawker_fw.model.engines import Inside
 from clawker_fw.model.files import File
 from clawker_fw.model.observed import Attempt, Observed, ObservedSibling
 from clawker_fw.model.origin import Origin, ShippedPreset
-from clawker_fw.stack.container import (
-    ATTEMPT,
-    NO_ATTEMPT,
-    ORIGIN,
-    read_attempt,
-    recorded_origin,
-    state_record,
-)
+from clawker_fw.stack.container import ATTEMPT, NO_ATTEMPT, ORIGIN, read_attempt, recorded_origin, state_record
 
 
 def origin(
@@ -53,7 +46,7 @@ def this_host(inside: Inside | None) -> str:
 
 def recorded_origins(observed: Observed) -> tuple[Origin, ...]:
     """Return the recorded origins: none without a record, two if the siblings disagree."""
-    origins = (recorded_origin(seen.files) for seen in observed.siblings.values())
+    origins = (recorded_origin(sibling.files) for sibling in observed.siblings.values())
     return tuple(dict.fromkeys(origin for origin in origins if origin))
 
 
@@ -92,9 +85,9 @@ def keep_origin(engine: EngineWriter, observed: Observed, now: Origin | None) ->
 def last_attempt(observed: Observed) -> Attempt | None:
     """Return the last attempt if it failed, or None."""
     attempts: list[Attempt] = []
-    for seen in observed.siblings.values():
+    for sibling in observed.siblings.values():
         with suppress(ValueError):
-            attempt = read_attempt(seen.files.get(ATTEMPT, NO_ATTEMPT).content)
+            attempt = read_attempt(sibling.files.get(ATTEMPT, NO_ATTEMPT).content)
             attempts += [attempt] if attempt else []
     return max(attempts, key=lambda attempt: attempt.at, default=None)
 
@@ -108,17 +101,13 @@ def keep_attempt(engine: EngineWriter, observed: Observed, error: FirewallError)
 
 def forget_attempts(engine: EngineWriter, observed: Observed) -> None:
     """Record a success after a failed attempt."""
-    _keep(
-        engine,
-        [sibling for sibling in observed.siblings.values() if ATTEMPT in sibling.files],
-        ATTEMPT,
-        NO_ATTEMPT,
-    )
+    siblings = [sibling for sibling in observed.siblings.values() if ATTEMPT in sibling.files]
+    _keep(engine, siblings, ATTEMPT, NO_ATTEMPT)
 
 
 def _keep(engine: EngineWriter, siblings: Iterable[ObservedSibling], path: str, record: File) -> None:
     """Write a record where it differs. Engine errors are ignored: the next run writes it again."""
-    for seen in siblings:
-        if seen.files.get(path) != record:
+    for sibling in siblings:
+        if sibling.files.get(path) != record:
             with suppress(EngineError):
-                engine.put_files(seen.container.id, {path: record})
+                engine.put_files(sibling.container.id, {path: record})

@@ -2,7 +2,7 @@
 
 import hmac
 import secrets
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from clawker_fw.agents.exposure import Exposure, exposures
@@ -117,30 +117,21 @@ def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[s
     """Remove one secret or all from Envoy, and return the ids of those that it had.
 
     Raises:
-        EngineError: if that fails.
+        EngineError: if that fails, or Envoy goes on using the previous value of one.
     """
     helper, key = Helper(engine, container), secrets.token_bytes(KEY_BYTES)
     held = helper.secrets(key).by_id
     gone = _called(name, held)
     at_rest = {identity for identity, secret in held.items() if secret.at_rest}
     left = helper.give_secrets(key, {}, keep=held.keys() - gone, at_rest=at_rest - {*gone})
-    require_loaded(_called(name, left.unloaded))  # also those that were taken away before
-    return tuple(sorted(gone))
-
-
-def _called(name: str | None, identities: Iterable[str]) -> list[str]:
-    return [identity for identity in identities if name in {None, identity.partition("#")[0]}]
-
-
-def require_loaded(unloaded: Collection[str]) -> None:
-    """Require that Envoy uses no previous value of a secret.
-
-    Raises:
-        EngineError: if it does.
-    """
-    if unloaded:
+    if unloaded := _called(name, left.unloaded):  # also those that were taken away before
         raise EngineError(
             "secret-not-loaded",
             f"Envoy goes on using what it had before of {', '.join(sorted(unloaded))}.",
             hint="Replace it with `clawker-fw run --force-recreate`.",
         )
+    return tuple(sorted(gone))
+
+
+def _called(name: str | None, identities: Iterable[str]) -> list[str]:
+    return [identity for identity in identities if name in {None, identity.partition("#")[0]}]

@@ -286,11 +286,6 @@ class Plan:
         makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 
-    @property
-    def replaced(self) -> tuple[Sibling, ...]:
-        """The siblings that get a new container."""
-        return tuple(step.sibling for step in self.steps if isinstance(step, Create))
-
 
 @dataclass(frozen=True, slots=True)
 class ConvergeOptions:
@@ -322,16 +317,10 @@ class ConvergeOptions:
             for finding in diff.findings
             if finding.action not in {*self.actions, *RELAYING} and finding.cause is Cause.TAMPER
         }
-        return replace(
-            diff,
-            findings=tuple(
-                finding
-                for finding in diff.findings
-                if finding.cause in self.causes
-                and finding.action in self.actions
-                and finding.sibling not in beyond
-            ),
+        within = (
+            finding for finding in diff.findings if finding.cause in self.causes and finding.action in self.actions
         )
+        return replace(diff, findings=tuple(finding for finding in within if finding.sibling not in beyond))
 
 
 def described(step: Step) -> tuple[str, str, Mapping[str, object]]:

@@ -91,7 +91,7 @@ def _interruption(
     observed: Observed, desired: Desired, plan: Plan, effects: Mapping[Effect, tuple[Sibling, ...]]
 ) -> Interruption:
     affected = {sibling for those in effects.values() for sibling in those}
-    serving = {sibling for sibling, seen in observed.siblings.items() if _serves(seen, desired)}
+    serving = {name for name, sibling in observed.siblings.items() if _serves(sibling, desired)}
     replaced = {*effects.get(Effect.REPLACED, ()), *effects.get(Effect.RECREATED, ())}
     envoy, coredns = observed.siblings.get(Sibling.ENVOY), observed.siblings.get(Sibling.COREDNS)
     released = {step.container for step in plan.steps if isinstance(step, steps.ReleaseAddress)}
@@ -140,10 +140,10 @@ def _connection_holders(files: Files) -> dict[tuple[str, ...], object]:
     return holders
 
 
-def _serves(seen: ObservedSibling, desired: Desired) -> bool:
+def _serves(sibling: ObservedSibling, desired: Desired) -> bool:
     """Whether agents can use a sibling: it runs, and is on its networks."""
-    networks = set(desired.siblings[seen.sibling].shape.networks)
-    return seen.container.running and networks <= set(seen.container.connected)
+    networks = set(desired.siblings[sibling.sibling].shape.networks)
+    return sibling.container.running and networks <= set(sibling.container.connected)
 
 
 def _builds(observed: Observed, version: str, diff: Diff) -> Mapping[Sibling, tuple[Build, Build]]:

@@ -91,8 +91,8 @@ class Summary:
 
 def release_version(observed: Observed) -> str | None:
     """Return the running stack's release: the tag of the CoreDNS that we built."""
-    seen = observed.siblings.get(Sibling.COREDNS)
-    applied = labels.read_applied(seen.container.labels) if seen else None
+    coredns = observed.siblings.get(Sibling.COREDNS)
+    applied = labels.read_applied(coredns.container.labels) if coredns else None
     return version_in(applied.image) if applied and applied.image_ids else None
 
 

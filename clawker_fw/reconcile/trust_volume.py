@@ -69,7 +69,7 @@ def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, 
         EngineError: if that fails.
         RefusedError: if a foreign container has its name.
     """
-    wanted = {f"{_FOLDER}{name}": file for name, file in trust.files.items()}
+    trust_files = {f"{_FOLDER}{name}": file for name, file in trust.files.items()}
     spec = ContainerSpec(
         name=trust.volume,
         image=observed.siblings[Sibling.ENVOY].container.image,
@@ -83,5 +83,5 @@ def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, 
     )
     with in_turn(engine, project, spec, _LONGEST) as container:
         files = engine.files(container)
-        if any(files.get(path) != file for path, file in wanted.items()):
-            engine.put_files(container, wanted)
+        if any(files.get(path) != file for path, file in trust_files.items()):
+            engine.put_files(container, trust_files)

@@ -24,8 +24,8 @@ def unused_images(observed: Observed, desired: Desired, retired: Collection[str]
 def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
     """Return unused volumes with outdated roots. Volumes with current ones stay for agents about to start."""
     roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
-    wanted = trusted_roots.label(roots.content) if roots and roots.content and observed.spare_trust else ""
-    return tuple(volume.name for volume in observed.spare_trust if volume.labels[labels.TRUST] != wanted)
+    current = trusted_roots.label(roots.content) if roots and roots.content and observed.spare_trust else ""
+    return tuple(volume.name for volume in observed.spare_trust if volume.labels[labels.TRUST] != current)
 
 
 def unused_references(observed: Observed) -> tuple[str, ...]:

@@ -33,8 +33,8 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     }
     folders = {path: FOLDER for path in running if path.startswith("/")}
     made = pair.applied.boot if pair.applied else {}
-    wanted = {**pair.wanted.boot, **folders}
-    yield from file_findings(pair, Layer.BOOT, running, wanted, made=made, action=Action.REPLACE)
+    desired = {**pair.wanted.boot, **folders}
+    yield from file_findings(pair, Layer.BOOT, running, desired, made=made, action=Action.REPLACE)
     for path in sorted(KEPT - {COMMITTED}):
         like = AT_REST if path == SECRETS_AT_REST else RECORD
         yield from attribute_findings(pair, Layer.BOOT, path, like, Action.REPLACE)

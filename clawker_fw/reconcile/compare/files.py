@@ -16,14 +16,14 @@ def file_findings(
     pair: SiblingPair,
     layer: Layer,
     running: Files,
-    wanted: Files,
+    desired: Files,
     *,
     made: Mapping[str, str],
     action: Action,
 ) -> Iterator[Finding]:
     """Yield differing, missing and extra files. `made` has the recorded digests by path."""
-    for path in sorted({*running, *wanted}):
-        before, after = running.get(path), wanted.get(path)
+    for path in sorted({*running, *desired}):
+        before, after = running.get(path), desired.get(path)
         if before == after:
             continue
         yield pair.finding(
@@ -37,31 +37,31 @@ def file_findings(
 
 
 def attribute_findings(
-    pair: SiblingPair, layer: Layer, path: str, wanted: File, action: Action
+    pair: SiblingPair, layer: Layer, path: str, desired: File, action: Action
 ) -> Iterator[Finding]:
     """Yield the difference of a file's mode and owner, whatever its content."""
     file = pair.files.get(path)
-    if file is not None and _attribute_pairs(file, wanted):
+    if file is not None and _attribute_pairs(file, desired):
         yield pair.finding(
             layer,
             path,
-            *_value_pair(file, wanted.saying(file.content)),
+            *_value_pair(file, desired.saying(file.content)),
             made=_made_attributes(pair, path.removeprefix(GOOD), file),
             action=action,
         )
 
 
 def _made_file(
-    pair: SiblingPair, path: str, running: File | None, wanted: File | None, recorded: str | None
+    pair: SiblingPair, path: str, running: File | None, desired: File | None, recorded: str | None
 ) -> bool:
     """Whether we made a file, or its absence, as it is now. No record holds a secret's content."""
     if running is None:
         return recorded is None
-    if wanted is not None and _attribute_pairs(running, wanted) and not _made_attributes(pair, path, running):
+    if desired is not None and _attribute_pairs(running, desired) and not _made_attributes(pair, path, running):
         return False
-    if wanted is not None and running.content == wanted.content:
+    if desired is not None and running.content == desired.content:
         return True
-    if wanted is None and recorded is None and path.startswith(RECORDS):
+    if desired is None and recorded is None and path.startswith(RECORDS):
         return pair.by_another_release  # its `fwctl` keeps a record that this release does not know
     if recorded == labels.SECRET:
         return pair.by_another_release

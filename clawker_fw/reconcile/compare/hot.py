@@ -55,12 +55,12 @@ def _copies(pair: SiblingPair, committed: Mapping[str, str]) -> Iterator[Finding
         copies |= {f"{GOOD}{hot}" for hot in committed}
     for path in sorted(copies):
         hot = path.removeprefix(GOOD)
-        file, wanted, recorded = pair.files.get(path), pair.wanted.hot.get(hot), committed.get(hot)
+        file, desired, recorded = pair.files.get(path), pair.wanted.hot.get(hot), committed.get(hot)
         digest = None if file is None else labels.digest(plain(file.content))
         if recorded != digest:
-            hidden = any(version is not None and version.secret for version in (file, wanted))
-            running, desired = HIDDEN if hidden else (digest, recorded)
+            hidden = any(version is not None and version.secret for version in (file, desired))
+            running, expected = HIDDEN if hidden else (digest, recorded)
             running = running if file else None
-            yield pair.finding(Layer.HOT, path, running, desired, made=False, action=Action.COMMIT)
-        elif wanted is not None:
-            yield from attribute_findings(pair, Layer.HOT, path, wanted, Action.COMMIT)
+            yield pair.finding(Layer.HOT, path, running, expected, made=False, action=Action.COMMIT)
+        elif desired is not None:
+            yield from attribute_findings(pair, Layer.HOT, path, desired, Action.COMMIT)

@@ -28,9 +28,9 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     A reference that was removed or moved while a container runs is loaded or pulled again. Only then can a
     reference by digest be compared by id.
     """
-    wanted = pair.wanted.image
-    if other := image_difference(pair.observed, pair.container, wanted):
-        both_bundled = wanted.bundled and pair.applied is not None and bool(pair.applied.image_ids)
+    image = pair.wanted.image
+    if other := image_difference(pair.observed, pair.container, image):
+        both_bundled = image.bundled and pair.applied is not None and bool(pair.applied.image_ids)
         yield pair.finding(
             Layer.IMAGE,
             other.field,
@@ -42,10 +42,10 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
             versions=_versions(pair),
         )
         return
-    ids, view = _ids(pair.observed, wanted), pair.observed.images.get(wanted.reference)
+    ids, view = _ids(pair.observed, image), pair.observed.images.get(image.reference)
     if view is None or (ids and view.id not in ids):
-        action = Action.LOAD if wanted.bundled else Action.PULL
-        desired = ids[0] if ids else wanted.reference
+        action = Action.LOAD if image.bundled else Action.PULL
+        desired = ids[0] if ids else image.reference
         running = view.id if view else None
         yield pair.finding(Layer.IMAGE, "reference", running, desired, made=False, action=action)
 
@@ -70,11 +70,11 @@ def _ids(observed: Observed, image: Image) -> tuple[str, ...]:
 
 def _versions(pair: SiblingPair) -> tuple[str | None, str | None]:
     """Return the running and the desired version. Our CoreDNS's is its release, as its plugins may differ."""
-    wanted, applied, probe = pair.wanted.image, pair.applied, pair.probe
+    image, applied, probe = pair.wanted.image, pair.applied, pair.probe
     ours = applied is not None and pair.container.image in applied.image_ids
     reported = versions.of_build(probe.build) if probe else None
     name = applied.image if applied and (ours or not applied.image_ids) else ""
     recorded = version_in(name) or versions.of_reference(name)
-    if wanted.sibling is Sibling.COREDNS and wanted.bundled:
-        return (recorded, wanted.version) if ours else (reported, None)
-    return reported or recorded, wanted.version
+    if image.sibling is Sibling.COREDNS and image.bundled:
+        return (recorded, image.version) if ours else (reported, None)
+    return reported or recorded, image.version

@@ -38,14 +38,14 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
         yield pair.finding(Layer.LIVE, SIGNER, probe.signer, "an answer", made=False, action=Action.REPLACE)
     yield from _secrets(pair)
     yield from _resources(pair, probe)
-    for field, running, wanted in (
+    for field, running, desired in (
         ("network", probe.network, ()),
         ("engine_files", probe.engine_files, ()),
         ("processes", probe.processes, ()),
         ("program", probe.program, program_of(pair.container.shape)),
     ):
-        if running != wanted:
-            yield _surroundings(pair, field, running, wanted)
+        if running != desired:
+            yield _surroundings(pair, field, running, desired)
 
 
 def as_agents_see(pair: SiblingPair) -> Iterator[Finding]:
@@ -55,12 +55,12 @@ def as_agents_see(pair: SiblingPair) -> Iterator[Finding]:
     Docker host drops agents' packets, another Envoy would not get them either.
     """
     resolver = pair.observed.siblings.get(Sibling.COREDNS)
-    wanted = pair.desired.siblings[Sibling.COREDNS].hot.get(PROBER)
+    desired = pair.desired.siblings[Sibling.COREDNS].hot.get(PROBER)
     if (
         resolver is None
         or resolver.probe is None
         or resolver.probe.network
-        or resolver.files.get(PROBER) != wanted
+        or resolver.files.get(PROBER) != desired
     ):
         return
     name = pair.wanted.sibling.value
@@ -101,7 +101,7 @@ def _resources(pair: SiblingPair, probe: Probe) -> Iterator[Finding]:
             )
 
 
-def _surroundings(pair: SiblingPair, field: str, running: tuple[str, ...], wanted: tuple[str, ...]) -> Finding:
+def _surroundings(pair: SiblingPair, field: str, running: tuple[str, ...], desired: tuple[str, ...]) -> Finding:
     lost = field == "network" and pair.taken_off
     action = Action.REATTACH if lost else Action.REPLACE
-    return pair.finding(Layer.LIVE, field, running, wanted, made=False, action=action)
+    return pair.finding(Layer.LIVE, field, running, desired, made=False, action=action)

@@ -103,7 +103,7 @@ class SiblingPair:
     @property
     def taken_off(self) -> bool:
         """Whether the container has lost a network to which it can be reconnected at its recorded address."""
-        wanted = self.wanted.shape.networks
-        lost = wanted.keys() - self.kept_networks.keys()
+        networks = self.wanted.shape.networks
+        lost = networks.keys() - self.kept_networks.keys()
         able = self.container.status in {"running", "exited", "created"}
-        return able and bool(lost) and all(f"{name}={wanted[name]}" in self.recorded_networks for name in lost)
+        return able and bool(lost) and all(f"{name}={networks[name]}" in self.recorded_networks for name in lost)

@@ -163,11 +163,11 @@ class RelayComparison:
         ):
             cause = Cause.AGENT if made and others and field in _OF_AGENT else _cause(made=made)
             yield _differs(spec, field, running, desired, cause)
-        helper, wanted = relay.files.get(HELPER), spec.files[HELPER]
-        if helper != wanted:
+        helper, desired_helper = relay.files.get(HELPER), spec.files[HELPER]
+        if helper != desired_helper:
             now = helper.digest if helper else "missing"
             made = applied is not None and applied.boot.get(HELPER) == now
-            yield _differs(spec, HELPER, now, wanted.digest, _cause(made=made))
+            yield _differs(spec, HELPER, now, desired_helper.digest, _cause(made=made))
         if relay.differences:
             yield _differs(spec, "inside", relay.differences, (), Cause.TAMPER)
 

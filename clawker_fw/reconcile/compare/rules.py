@@ -38,13 +38,12 @@ class RuleChanges:
 
 def rule_changes(observed: Observed, rules: RuleSet, desired: Desired) -> RuleChanges | None:
     """Return the changes since the rules were last committed, or None if those are unknown."""
-    seen = observed.siblings.get(Sibling.COREDNS)
-    before = recorded(seen.files) if seen else None
+    before = _rules_of_stack(observed)
     if before is None:
         return None
-    known, wanted = set(before), set(rules.lines)
-    added = tuple(line for line in rules.lines if line not in known)
-    removed = tuple(line for line in before if line not in wanted)
+    in_common = {*before} & {*rules.lines}
+    added = tuple(line for line in rules.lines if line not in in_common)
+    removed = tuple(line for line in before if line not in in_common)
     presets = preset_changes(observed, desired, {*added, *removed}) if added or removed else ()
     return RuleChanges(added, removed, presets)
 
@@ -52,33 +51,35 @@ def rule_changes(observed: Observed, rules: RuleSet, desired: Desired) -> RuleCh
 def preset_changes(observed: Observed, desired: Desired, changed: AbstractSet[str]) -> tuple[PresetChange, ...]:
     """Return the presets that changed some rules. `changed` are the added and removed rules."""
     before = {preset.name: preset for preset in _presets_of_stack(observed)}
-    changes = (
-        PresetChange(
-            preset.name, known.version, preset.version, tuple(sorted(({*preset.rules} ^ {*known.rules}) & changed))
-        )
-        for preset in _desired_presets(desired)
-        if (known := before.get(preset.name))
-    )
-    return tuple(change for change in changes if change.rules)
+    changes: list[PresetChange] = []
+    for preset in _desired_presets(desired):
+        former = before.get(preset.name)
+        rules = ({*preset.rules} ^ {*former.rules}) & changed if former else ()
+        if former and rules:
+            changes.append(PresetChange(preset.name, former.version, preset.version, tuple(sorted(rules))))
+    return tuple(changes)
 
 
 def rules_only_by_upgrade(observed: Observed, desired: Desired) -> bool:
     """Whether rules change, and only because this release has other presets."""
     if not set(_desired_presets(desired)) - set(_presets_of_stack(observed)):
         return False  # the usual case, without reading all rules
-    seen = observed.siblings.get(Sibling.COREDNS)
-    running = recorded(seen.files) if seen else None
-    wanted = recorded(desired.siblings[Sibling.COREDNS].hot)
-    if running is None or wanted is None:
+    before, after = _rules_of_stack(observed), recorded(desired.siblings[Sibling.COREDNS].hot)
+    if before is None or after is None:
         return False
-    changed = {*running} ^ {*wanted}
+    changed = {*before} ^ {*after}
     explained = {rule for change in preset_changes(observed, desired, changed) for rule in change.rules}
     return bool(changed) and changed == explained
 
 
+def _rules_of_stack(observed: Observed) -> tuple[str, ...] | None:
+    coredns = observed.siblings.get(Sibling.COREDNS)
+    return recorded(coredns.files) if coredns else None
+
+
 def _presets_of_stack(observed: Observed) -> tuple[ShippedPreset, ...]:
     """Return the presets of the running stack; none if its siblings disagree after an interrupted run."""
-    origins = {recorded_origin(seen.files) for seen in observed.siblings.values()}
+    origins = {recorded_origin(sibling.files) for sibling in observed.siblings.values()}
     (one,) = origins if len(origins) == 1 else (None,)
     return one.presets if one else ()
 

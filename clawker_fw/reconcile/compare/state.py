@@ -64,17 +64,17 @@ def _status(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def _networks(pair: SiblingPair) -> Iterator[Finding]:
-    running, wanted = dict(pair.kept_networks), pair.wanted.shape.networks
+    running, desired = dict(pair.kept_networks), pair.wanted.shape.networks
     if pair.container.running:
         for name, address in pair.container.connected.items():
             running[name] = running.get(name) or address
-    for name in sorted({*running, *wanted}):
-        if running.get(name) != wanted.get(name):
+    for name in sorted({*running, *desired}):
+        if running.get(name) != desired.get(name):
             yield pair.finding(
                 Layer.STATE,
                 f"networks.{name}",
                 running.get(name),
-                wanted.get(name),
+                desired.get(name),
                 made=f"{name}={running.get(name)}" in pair.recorded_networks,
                 action=Action.REATTACH if pair.taken_off and name not in running else Action.REPLACE,
             )
