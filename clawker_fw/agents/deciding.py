@@ -97,8 +97,7 @@ def _of_python() -> Iterator[Path]:
     for entry in filter(None, sys.path):
         folder = Path(entry)
         whole = entry in libraries or folder.suffix == ".zip" or folder.name in _OF_PACKAGES
-        yield (
-            folder if whole else folder / "clawker_fw"
-        )  # in other folders, only what Python would import as the program
+        # In other folders, only what Python would import as the program.
+        yield folder if whole else folder / "clawker_fw"
     if sys.pycache_prefix:
         yield Path(sys.pycache_prefix)

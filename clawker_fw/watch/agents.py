@@ -148,10 +148,8 @@ class Admission:
             )
             for container in waiting
         ]
-        before, self._refused = (
-            self._refused,
-            frozenset((admitted.id, admitted.error) for admitted in done if admitted.error),
-        )
+        before = self._refused
+        self._refused = frozenset((admitted.id, admitted.error) for admitted in done if admitted.error)
         return tuple(
             admitted for admitted in done if not admitted.error or (admitted.id, admitted.error) not in before
         )

@@ -1,7 +1,7 @@
 """A watcher's decisions: which events matter, and which findings may disappear without action. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from clawker_fw.agents import judge
@@ -109,21 +109,20 @@ def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
     """Return a project's names, containers and images. Containers on the network `admits` are to be attached."""
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
     names |= {*network_names(project).values(), publishing_name(project), *filter(None, [admits])}
+    own = Ours(frozenset(names), lock_name(project))
     if seen is None:
-        return Ours(frozenset(names), lock_name(project))
+        return own
     containers = [sibling.container for sibling in (*seen.siblings.values(), *seen.leftovers)]
     containers += [relay.container for relay in seen.relays]
     images = {text for reference, view in seen.images.items() for text in (reference, view.id if view else "")}
-    return Ours(
-        frozenset(names),
-        lock_name(project),
-        frozenset(container.id for container in containers),
-        frozenset(images - {""}),
-        frozenset(agent.id for agent in seen.agents),
-        frozenset(publisher.id for publisher in seen.publishers),
-        frozenset(
-            listed.id for listed in seen.listing if not listed.attached and not names.isdisjoint(listed.networks)
-        ),
+    unattached = (container for container in seen.listing if not container.attached)
+    return replace(
+        own,
+        containers=frozenset(container.id for container in containers),
+        images=frozenset(images - {""}),
+        agents=frozenset(agent.id for agent in seen.agents),
+        publishers=frozenset(publisher.id for publisher in seen.publishers),
+        waiting=frozenset(container.id for container in unattached if not names.isdisjoint(container.networks)),
     )
 
 

@@ -6,7 +6,7 @@ An event is only a reason to compare. `schedule.py` has timing and retries, `dec
 import dataclasses
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -252,14 +252,15 @@ class Watcher:
         """Report agents that come and go, act on open ones, attach services, and compare after a change."""
         for change in self._present.changes(agents):
             self._place.report_presence(change)
-        opened = self._guard.act(engine, observed, agents)
-        for open_agent in opened:
+        errors = []
+        for open_agent in self._guard.act(engine, observed, agents):
             self._place.report_open(open_agent)
-        admitted = self._admission.act(engine, observed)
-        for container in admitted:
+            if open_agent.action is not OnOpen.WARN:
+                errors.append(open_agent.error)
+        for container in self._admission.act(engine, observed):
             self._place.report_admitted(container)
-        acted = [open_agent.error for open_agent in opened if open_agent.action is not OnOpen.WARN]
-        if not all((*acted, *(admitted.error for admitted in admitted))):
+            errors.append(container.error)
+        if not all(errors):
             self._again(SPACING)
 
     def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
@@ -360,15 +361,13 @@ class Watcher:
         return causes | {Cause.SETTINGS} if causes and now and applied == {now.digest} else causes
 
     def _decide(self, engine: EngineWriter, work: "_Work", options: ConvergeOptions) -> Decision:
-        seen = work.seen
-        closing = options.within(seen.diff).findings
-        answer, wait = self._answer(seen.diff.findings, closing)
+        diff = work.seen.diff
+        answer, wait = self._answer(diff.findings, options.within(diff).findings)
         if answer is Reaction.HEAL:
             return self._heal(engine, options, work)
         if wait is not None:
             self._again(wait)
-        findings = seen.diff.findings
-        return Decision(self._next, answer, 0, seen.diff.verdicts, findings, left=findings, wait=wait)
+        return Decision(self._next, answer, 0, diff.verdicts, diff.findings, left=diff.findings, wait=wait)
 
     def _answer(
         self, findings: tuple[Finding, ...], closing: tuple[Finding, ...]
@@ -470,13 +469,8 @@ class Watcher:
         unwell = {sibling for sibling in Sibling if is_unwell(closing, sibling)}
         if unwell:
             self._unwell_at = now
-            self._tried |= _keys(
-                tuple(
-                    finding
-                    for finding in closing
-                    if finding.sibling in unwell and finding.action is Action.REPLACE
-                )
-            )
+            replaced = (finding for finding in closing if finding.action is Action.REPLACE)
+            self._tried |= _keys(finding for finding in replaced if finding.sibling in unwell)
             self._healing.failed(now)
         elif self._unwell_at is None:
             self._forget_failures()
@@ -515,5 +509,5 @@ def _unusable(error: Exception) -> FirewallError:
     )
 
 
-def _keys(findings: tuple[Finding, ...]) -> frozenset[tuple[Sibling, str, str]]:
+def _keys(findings: Iterable[Finding]) -> frozenset[tuple[Sibling, str, str]]:
     return frozenset((finding.sibling, finding.layer.value, finding.field) for finding in findings)
