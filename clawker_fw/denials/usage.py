@@ -156,16 +156,8 @@ def removing(rule: Rule, file: Path | None) -> str:
     if not rule.place.startswith(f"{file}, line "):
         return f"remove it in {rule.place}"
     name = str(rule.destination)
-    words = (
-        "rules",
-        "remove",
-        *_named(rule),
-        "--action",
-        "allow",
-        *(["--"] if name.startswith("-") else []),
-        name,
-    )
-    return shlex.join(("clawker-fw", *words))
+    end = ["--"] if name.startswith("-") else []
+    return shlex.join(("clawker-fw", "rules", "remove", *_named(rule), "--action", "allow", *end, name))
 
 
 def _named(rule: Rule) -> Iterator[str]:

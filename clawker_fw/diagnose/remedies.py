@@ -96,8 +96,7 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     if outcome is None:
         return Remedy(f"Change the paths of the rule{rule.located}.")
     how = _how(explained, outcome)
-    change = f"change `{deny}`{rule.located}" if deny else ""
-    text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
+    text = f"Make an exception with {how}, or change `{deny}`{rule.located}." if deny else f"Allow it with {how}."
     remedy = _remedy(explained, text, outcome)
     if request.websocket and not socket:
         return replace(remedy, text=f"{remedy.text} A WebSocket also needs `websocket: true` in the rule.")

@@ -21,7 +21,6 @@ from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Written
 from clawker_fw.settings.edit.rules_file import Editable
-from clawker_fw.settings.edit.splice import Edit
 from clawker_fw.settings.edit.words import AllowCommand
 
 _ANOTHER = "another-name"
@@ -127,10 +126,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A command's rule, and all rules nearby before and after it.
-
-    `elsewhere` is a rule that it should change but can't, and `by_hand` the file if it can't add the rule there.
-    """
+    """A command's rule, and all rules nearby before and after it. The others are as in `Outcome`."""
 
     rule: Rule
     before: tuple[Rule, ...]
@@ -143,11 +139,7 @@ class Simulator:
     """Tries commands on the rules of a settings file."""
 
     def __init__(
-        self,
-        entries: Sequence[Written],
-        promises: Iterable[Promise],
-        now: float,
-        editable: Editable | None = None,
+        self, entries: Sequence[Written], promises: Iterable[Promise], now: float, editable: Editable | None
     ) -> None:
         """Take all rules with their places, and the file with them. `now` is in seconds since 1970."""
         self._editable = editable
@@ -199,14 +191,15 @@ class Simulator:
         if broken(self._never, RuleSet(changed)):
             return None
         elsewhere = next((near[place].rule for place in edit.changed if not self._is_editable(near[place])), None)
-        fits = self._editable is None or not edit.added or self._editable.fits(Edit(added=edit.added))
-        by_hand = "" if fits or self._editable is None else str(self._editable.path)
+        by_hand = ""
+        if self._editable and edit.added and not self._editable.fits(None):
+            by_hand = str(self._editable.path)
         return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere, by_hand)
 
     def _is_editable(self, one: Written) -> bool:
         if one.position is None:
             return False
-        return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
+        return self._editable is None or self._editable.fits(one.position)
 
     def _near(self, destination: Destination) -> list[Written]:
         """Return the rules that may overlap with a rule for the destination."""
