@@ -35,14 +35,14 @@ def files(
     project: str,
     loaded: "Loaded",
     vault: "Vault | None",
-    wanted: "Iterable[WantedSecret]",
+    secrets: "Iterable[WantedSecret]",
     release: "Release",
 ) -> tuple[Path, ...]:
     """Return these files and folders (with all of their content), the settings first. Some may not exist."""
     paths = (
         *loaded.files,
         *_named_by_settings(loaded),
-        *(_of_secrets(vault, {secret.name for secret in wanted}) if vault else ()),
+        *(_of_secrets(vault, {secret.name for secret in secrets}) if vault else ()),
         state_folder() / project,  # keys, and the last good settings
         Path("/etc/systemd/system"),
         platformdirs.user_config_path() / "systemd" / "user",

@@ -232,8 +232,8 @@ def engine_ways(engine: EngineFacts) -> EngineWays:
     socket = engine.endpoint.removeprefix("unix://")
     if engine.inside:
         place = engine.inside.on_host(socket) if engine.local else None
-        known = [*_SOCKETS, *([place] if place else []), _ENGINE_FOLDER]
-        return EngineWays(frozenset(way for path in known for way in ways_by_name(path)), here=False)
+        names = [*_SOCKETS, *([place] if place else []), _ENGINE_FOLDER]
+        return EngineWays(frozenset(way for name in names for way in ways_by_name(name)), here=False)
     here = engine.local
     own = [socket, f"{_SHARED}{socket}"] if here else []
     paths = [Path(socket) for socket in (*_SOCKETS, *own, _ENGINE_FOLDER)]

@@ -201,18 +201,18 @@ class Explainer:
             before = self._lasting.decide(*connection)
             if before.allowed:
                 rule, reason = before.rule, Reason.EXPIRED
-        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
+        exact = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         covering = self._everything.covering(target.name)
         # Commands can change these fields, so they don't identify a rule.
         plain = ((rule, replace(rule, allow_private=False, until=None, paths=None)) for rule in covering)
-        own = next((rule for rule, same in plain if same == wanted), None)
+        own = next((rule for rule, same in plain if same == exact), None)
         forbidding = (promise for promise in self._promises if promise.forbids(*connection))
-        pairs = [{conflict.first, conflict.second} for conflict in about_ports([*covering, wanted])]
+        pairs = [{conflict.first, conflict.second} for conflict in about_ports([*covering, exact])]
         return Explanation(
             target,
             rule,
             reason,
-            claimed_by=next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None),
+            claimed_by=next((rule for pair in pairs if exact in pair for rule in pair - {exact}), None),
             own=own,
             own_ended=own in self._ended,
             variable=self._variable,

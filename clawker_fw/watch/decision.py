@@ -105,23 +105,23 @@ class Ours:
     """Containers that don't run yet, or no longer, and will be on our networks when they do."""
 
 
-def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
+def ours(project: str, observed: Observed | None = None, admits: str = "") -> Ours:
     """Return a project's names, containers and images. Containers on the network `admits` are to be attached."""
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
     names |= {*network_names(project).values(), publishing_name(project), *filter(None, [admits])}
     own = Ours(frozenset(names), lock_name(project))
-    if seen is None:
+    if observed is None:
         return own
-    containers = [sibling.container for sibling in (*seen.siblings.values(), *seen.leftovers)]
-    containers += [relay.container for relay in seen.relays]
-    images = {text for reference, view in seen.images.items() for text in (reference, view.id if view else "")}
-    unattached = (container for container in seen.listing if not container.attached)
+    containers = [sibling.container for sibling in (*observed.siblings.values(), *observed.leftovers)]
+    containers += [relay.container for relay in observed.relays]
+    images = {text for reference, view in observed.images.items() for text in (reference, view.id if view else "")}
+    unattached = (container for container in observed.listing if not container.attached)
     return replace(
         own,
         containers=frozenset(container.id for container in containers),
         images=frozenset(images - {""}),
-        agents=frozenset(agent.id for agent in seen.agents),
-        publishers=frozenset(publisher.id for publisher in seen.publishers),
+        agents=frozenset(agent.id for agent in observed.agents),
+        publishers=frozenset(publisher.id for publisher in observed.publishers),
         waiting=frozenset(container.id for container in unattached if not names.isdisjoint(container.networks)),
     )
 

@@ -160,11 +160,9 @@ class _Page:
         self._parent: Any = yaml.compose(text, Loader=LOADER)
         for part in within:
             self._above, self._parent = _entry(self._parent, str(part))
-        is_mapping = isinstance(self._parent, yaml.MappingNode)
-        self._indent = (
-            " " * self._parent.value[0][0].start_mark.column if is_mapping and self._parent.value else ""
-        )
-        self.in_braces = is_mapping and self._parent.flow_style
+        pairs = self._parent.value if isinstance(self._parent, yaml.MappingNode) else []
+        self._indent = " " * pairs[0][0].start_mark.column if pairs else ""
+        self.in_braces = isinstance(self._parent, yaml.MappingNode) and self._parent.flow_style
         """Whether the settings are in braces: JSON must stay JSON."""
 
     def cuts(self, edit: Edit, rules: Sequence[Any], meant: Sequence[Any]) -> Iterator[_Cut]:
