@@ -105,12 +105,8 @@ class Attachment:
             lines += [f"  {json.dumps(name)}:", *service]
         lines += ["networks:", f"  {json.dumps(self.network)}:", "    external: true"]
         if self.trust:
-            lines += [
-                "volumes:",
-                f"  {_VOLUME}:",
-                f"    name: {json.dumps(self.trust.volume)}",
-                "    external: true",
-            ]
+            name = f"    name: {json.dumps(self.trust.volume)}"
+            lines += ["volumes:", f"  {_VOLUME}:", name, "    external: true"]
         return "\n".join(lines)
 
 

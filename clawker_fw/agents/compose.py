@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clawker_fw.agents.namespaces import network_owner
 from clawker_fw.model.containers import ContainerSummary
 from clawker_fw.model.observed import Observed
 
@@ -52,11 +53,8 @@ def bypassing(observed: Observed) -> Iterator[Bypassing]:
 
 def _networks(container: ContainerSummary, containers: dict[str, ContainerSummary]) -> set[str]:
     """Return the networks that a container uses, possibly another container's."""
-    passed: set[str] = set()
-    while container.namespace in containers and container.id not in passed:
-        passed.add(container.id)
-        container = containers[container.namespace]
-    return set(container.networks) if container.attached else set()
+    owner = containers[network_owner(container, containers, lambda id_: id_)]
+    return set(owner.networks) if owner.attached else set()
 
 
 def _command(project: str, services: tuple[str, ...], members: list[ContainerSummary], agents: set[str]) -> str:

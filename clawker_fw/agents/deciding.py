@@ -35,14 +35,14 @@ def files(
     project: str,
     loaded: "Loaded",
     vault: "Vault | None",
-    wanted: "Iterable[WantedSecret]",
+    secrets: "Iterable[WantedSecret]",
     release: "Release",
 ) -> tuple[Path, ...]:
     """Return these files and folders (with all of their content), the settings first. Some may not exist."""
     paths = (
         *loaded.files,
         *_named_by_settings(loaded),
-        *(_of_secrets(vault, {secret.name for secret in wanted}) if vault else ()),
+        *(_of_secrets(vault, {secret.name for secret in secrets}) if vault else ()),
         state_folder() / project,  # keys, and the last good settings
         Path("/etc/systemd/system"),
         platformdirs.user_config_path() / "systemd" / "user",
@@ -97,8 +97,7 @@ def _of_python() -> Iterator[Path]:
     for entry in filter(None, sys.path):
         folder = Path(entry)
         whole = entry in libraries or folder.suffix == ".zip" or folder.name in _OF_PACKAGES
-        yield (
-            folder if whole else folder / "clawker_fw"
-        )  # in other folders, only what Python would import as the program
+        # In other folders, only what Python would import as the program.
+        yield folder if whole else folder / "clawker_fw"
     if sys.pycache_prefix:
         yield Path(sys.pycache_prefix)

@@ -11,6 +11,7 @@ from getopt import GetoptError, getopt
 from ipaddress import AddressValueError, IPv4Address
 
 from clawker_fw.errors import RefusedError, UsageError
+from clawker_fw.rules.rule import HIGHEST_PORT
 from clawker_fw.stack.relay import LOOPBACK, PublishedPort
 
 _SHORT = {
@@ -29,8 +30,6 @@ _SHORT = {
     "v": "volume",
     "w": "workdir",
 }
-
-_LARGEST = 65535
 
 _HINT = "Write [ADDRESS:][PORT:]CONTAINER_PORT. Without an address, this machine alone reaches it (127.0.0.1)."
 
@@ -170,7 +169,7 @@ def _port(word: str) -> PublishedPort:
     before, _, port = bare.rpartition(":")
     host, _, at = before.rpartition(":")
     numbers = [port, *([at] if at else [])]
-    valid = all(number.isascii() and number.isdigit() and 0 < int(number) <= _LARGEST for number in numbers)
+    valid = all(number.isascii() and number.isdigit() and 0 < int(number) <= HIGHEST_PORT for number in numbers)
     with suppress(AddressValueError):
         if valid:
             return PublishedPort(IPv4Address(host) if host else LOOPBACK, int(at or 0), int(port))

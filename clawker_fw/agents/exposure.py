@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from clawker_fw.model.containers import ContainerSummary, Mount
+from clawker_fw.model.containers import Mount
 from clawker_fw.model.engines import EngineFacts, Inside
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.volumes import VolumeView
@@ -26,10 +26,8 @@ HINT = (
 _ENGINE_FOLDER = "/var/lib/docker"
 _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"),
-    *(
-        "/run/host-services/docker.proxy.sock",
-        "/run/guest-services/docker.sock",
-    ),  # Docker Desktop's, in its machine
+    # Docker Desktop's, in its machine
+    *("/run/host-services/docker.proxy.sock", "/run/guest-services/docker.sock"),
 )
 _HOST = (
     *("/dev", "/proc", "/sys"),
@@ -91,7 +89,7 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
         (container.name, mount)
         for container in observed.listing
         if container.id in agents
-        for mount in (*container.mounts, *_bound(container, observed.volumes))
+        for mount in mounts_of(container.mounts, container.volumes, observed.volumes)
         if mount.source.startswith("/") and not mount.read_only
     ]
     if not mounts:
@@ -104,11 +102,16 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
     return tuple(first.values())
 
 
-def _bound(container: ContainerSummary, volumes: Mapping[str, VolumeView]) -> Iterator[Mount]:
-    """Yield the host folders behind a container's volumes as mounts."""
-    read_only = {mount.target: mount.read_only for mount in container.mounts}
-    for target, name in container.volumes.items():
-        if folder := bound_folder(volumes[name]) if name in volumes else "":
+def mounts_of(
+    mounts: Iterable[Mount], names: Mapping[str, str], volumes: Mapping[str, VolumeView]
+) -> Iterator[Mount]:
+    """Yield a container's mounts, and the host folders behind its volumes (`names` by target) as further ones."""
+    read_only = {}
+    for mount in mounts:
+        yield mount
+        read_only[mount.target] = mount.read_only
+    for target, name in names.items():
+        if folder := _bound_folder(volumes[name]) if name in volumes else "":
             yield Mount("bind", target, folder, read_only=read_only.get(target, False))
 
 
@@ -117,7 +120,7 @@ def is_of_network(kind: str) -> bool:
     return kind.lower().startswith(_OF_NETWORKS)
 
 
-def bound_folder(volume: VolumeView) -> str:
+def _bound_folder(volume: VolumeView) -> str:
     """Return the host's folder behind a volume (`o=bind`), or ""."""
     options = volume.options.get("o", "").split(",")
     bound = volume.driver == "local" and not {"bind", "rbind"}.isdisjoint(options)
@@ -147,7 +150,7 @@ def opens_device(volume: VolumeView) -> bool:
     Its file system is then on a device of the host, or built from host folders (`overlay`).
     """
     kind = volume.options.get("type", "")
-    if volume.driver != "local" or not volume.options.get("device") or bound_folder(volume):
+    if volume.driver != "local" or not volume.options.get("device") or _bound_folder(volume):
         return False
     return kind != "tmpfs" and not is_of_network(kind)
 
@@ -229,8 +232,8 @@ def engine_ways(engine: EngineFacts) -> EngineWays:
     socket = engine.endpoint.removeprefix("unix://")
     if engine.inside:
         place = engine.inside.on_host(socket) if engine.local else None
-        known = [*_SOCKETS, *([place] if place else []), _ENGINE_FOLDER]
-        return EngineWays(frozenset(way for path in known for way in ways_by_name(path)), here=False)
+        names = [*_SOCKETS, *([place] if place else []), _ENGINE_FOLDER]
+        return EngineWays(frozenset(way for name in names for way in ways_by_name(name)), here=False)
     here = engine.local
     own = [socket, f"{_SHARED}{socket}"] if here else []
     paths = [Path(socket) for socket in (*_SOCKETS, *own, _ENGINE_FOLDER)]

@@ -15,9 +15,9 @@ from clawker_fw.agents import trusted_roots
 from clawker_fw.agents.exposure import (
     EngineWays,
     Exposure,
-    bound_folder,
     is_of_network,
     links_to_host,
+    mounts_of,
     names_host,
     opens_device,
 )
@@ -331,15 +331,11 @@ def _mounts(
 
 def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Iterator[Opening]:
     """Yield mounts, and volumes made of a folder or device, that lead to the engine or the host."""
-    read_only = {mount.target: mount.read_only for mount in view.shape.mounts}
-    sources = {mount.source: mount.read_only for mount in view.shape.mounts if mount.kind == "bind"}
-    for target, name in view.volumes.items():
-        volume = place.volumes.get(name)
-        if volume and opens_device(volume):
+    for name in view.volumes.values():
+        if name in place.volumes and opens_device(place.volumes[name]):
             yield Opening("host-mount", f"the volume {name} is a file system of the host")
-        folder = bound_folder(volume) if volume else ""
-        if folder:
-            sources[folder] = read_only.get(target, False)
+    mounts = mounts_of(view.shape.mounts, view.volumes, place.volumes)
+    sources = {mount.source: mount.read_only for mount in mounts if mount.kind == "bind"}
     for source, unwritable in sources.items():
         if ways.reached_by(source):
             yield Opening("engine", f"{source} leads to the engine", certain=ways.named_by(source))
@@ -351,9 +347,8 @@ def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Itera
 
 def _raw(view: ContainerView) -> Iterator[Opening]:
     """Yield a warning for raw packets: an agent can pose as a neighbour, and reach the host over IPv6."""
-    shape = view.shape
-    added = _RAW in shape.capabilities_added
-    if added or not {_RAW, "ALL"} & set(shape.capabilities_dropped):
+    dropped = {_RAW, "ALL"} & set(view.shape.capabilities_dropped)
+    if _RAW in view.shape.capabilities_added or not dropped:
         yield Opening("raw-packets", "with NET_RAW it can pose as a neighbour, and reach the host over IPv6")
 
 

@@ -110,14 +110,14 @@ class AgentNames:
         latest = {entry.address: entry for entry in self._seen}
         self._present = {}
         for address, (name, started, since_start) in agents.items():
-            known = latest.get(address)
-            if known and known.name == name and started <= known.last:
-                known.last = now
+            holder = latest.get(address)
+            if holder and holder.name == name and started <= holder.last:
+                holder.last = now
             else:
                 first = started if since_start else now
-                known = _Seen(address, name, max(first, known.last) if known else first, now)
-                self._seen.append(known)
-            self._present[address] = known
+                holder = _Seen(address, name, max(first, holder.last) if holder else first, now)
+                self._seen.append(holder)
+            self._present[address] = holder
         self._seen = sorted(self._seen, key=lambda entry: entry.last)[-_MOST_REMEMBERED:]
         self._having = _by_address(self._seen)
         if self._keeps:
@@ -142,10 +142,10 @@ class AgentNames:
         return next(then, "")
 
 
-def _by_address(seen: Iterable[_Seen]) -> dict[str, list[_Seen]]:
+def _by_address(entries: Iterable[_Seen]) -> dict[str, list[_Seen]]:
     """Return the holders of each address in order of time, for fast lookups of many refusals."""
     by_address: defaultdict[str, list[_Seen]] = defaultdict(list)
-    for entry in sorted(seen, key=lambda entry: entry.first):
+    for entry in sorted(entries, key=lambda entry: entry.first):
         by_address[entry.address].append(entry)
     return by_address
 
@@ -156,12 +156,12 @@ def _read(stack: str) -> list[_Seen]:
     return []
 
 
-def _write(stack: str, seen: list[_Seen]) -> None:
+def _write(stack: str, entries: list[_Seen]) -> None:
     path = remembered_at()
     whole: Any = {}
     with suppress(OSError, ValueError):
         whole = json.loads(path.read_bytes())
-    whole = {**(whole if isinstance(whole, dict) else {}), stack: [asdict(entry) for entry in seen]}
+    whole = {**(whole if isinstance(whole, dict) else {}), stack: [asdict(entry) for entry in entries]}
     whole = {name: those for name, those in whole.items() if those}
     with suppress(OSError):
         if not whole:

@@ -10,16 +10,16 @@ _OF_CONTAINER = "container:"
 
 
 def network_owner(
-    container: ContainerSummary, known: Mapping[str, ContainerSummary], ask: Callable[[str], str]
+    container: ContainerSummary, containers: Mapping[str, ContainerSummary], ask: Callable[[str], str]
 ) -> str:
     """Return the id of the container whose network this one uses: its own, or the end of its chain.
 
-    `known` are the engine's containers by id and by name. If a joined container has ended or is gone, those that
+    `containers` are the engine's by id and by name. If a joined container has ended or is gone, those that
     joined it keep the network; then `ask` returns the network's owner from the engine's record.
     """
     at, passed = container, {container.id}
     while at.namespace:
-        joined = known.get(at.namespace)
+        joined = containers.get(at.namespace)
         if joined is None or joined.id in passed:
             return ask(container.id)
         at = joined
@@ -49,9 +49,9 @@ class Chain:
     unknown: str
 
 
-def chain(view: ContainerView, mode: Callable[[ContainerView], str], known: Iterable[ContainerView]) -> Chain:
+def chain(view: ContainerView, mode: Callable[[ContainerView], str], containers: Iterable[ContainerView]) -> Chain:
     """Follow a container's namespace to its owner. `mode` returns a container's own setting."""
-    candidates, passed, at = tuple(known), [view], view
+    candidates, passed, at = tuple(containers), [view], view
     while word := joined_by(mode(at)):
         container = next((candidate for candidate in candidates if matches(candidate, word)), None)
         if container is None or container in passed:

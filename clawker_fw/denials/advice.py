@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address
 
-from clawker_fw.denials.refusal import Counted, Refusal
+from clawker_fw.denials.refusal import OF_REQUESTS, Counted, Refusal
 from clawker_fw.diagnose.explanation import Explainer, Explanation
 from clawker_fw.diagnose.remedies import Remedy, also, remedy_of
 from clawker_fw.model.trials import FoundAddress, Lookup
@@ -26,9 +26,6 @@ PROTOCOLS = {
 
 NOT_ALLOWED = {Reason.NO_RULE, Reason.OBSERVED, Reason.WRONG_PORT, Reason.EXPIRED}
 """Reasons that no rule allows it. The rules distinguish them better than the container that refused it."""
-
-OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
-"""Reasons to refuse a request to a host on which other requests are allowed."""
 
 _BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
 
@@ -148,17 +145,12 @@ class Adviser:
         explanations = [
             self._decided(self._explainer, target, counted, request) for target in _targets(counted.refusal)
         ]
-        known = [
-            explanation
-            for explanation in explanations
-            if explanation.reason not in {Reason.NO_RULE, Reason.WRONG_PORT}
-        ]
-        spoken = (
-            explanation
-            for explanation in known
-            if explanation.rule and explanation.rule.protocol is explanation.target.protocol
-        )
-        return next(iter((*spoken, *known, *explanations)), None)
+        unnamed = {Reason.NO_RULE, Reason.WRONG_PORT}
+        named = [explanation for explanation in explanations if explanation.reason not in unnamed]
+        for explanation in named:
+            if explanation.rule and explanation.rule.protocol is explanation.target.protocol:
+                return explanation
+        return next(iter((*named, *explanations)), None)
 
     def _decided(
         self, explainer: Explainer, target: Target, counted: Counted, request: Request | None = None
@@ -205,6 +197,6 @@ def _looked_up(upstream: str) -> Lookup:
     """Return the address that Envoy found, closed to the rule, or to all rules."""
     try:
         closed = ("guarded", "exempt") if is_special(IPv4Address(upstream)) else ("guarded",)
-    except (AddressValueError, ValueError):
+    except ValueError:
         closed = ("guarded",)
     return Lookup((FoundAddress(upstream, closed),))

@@ -77,32 +77,34 @@ class DenialsAnswer:
     trial: str = ""
 
 
-def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:
+def answer(
+    refusals: Refusals, agents: AgentNames, selection: Selection, adviser: Adviser, now: str
+) -> DenialsAnswer:
     """Select refusals and give advice on them. `now` is a time (RFC 3339)."""
     adviser = adviser.knowing(refusals.counted)
     names = [(refusal, agents.of(refusal.refusal.agent, refusal.last)) for refusal in refusals.counted]
-    asked = [(refusal, name) for refusal, name in names if wanted.takes(refusal, name)]
+    asked = [(refusal, name) for refusal, name in names if selection.takes(refusal, name)]
     addresses = {*(refusal.refusal.agent for refusal in refusals.counted), *refusals.suppressed}
-    without = {address for address in addresses if wanted.leaves_out(address, agents)}
+    without = {address for address in addresses if selection.leaves_out(address, agents)}
     chosen = [(refusal, name) for refusal, name in asked if refusal.refusal.agent not in without]
     tried = sum(refusal.times for refusal, _ in asked if refusal.refusal.agent in without)
     tried += sum(times for address, times in refusals.suppressed.items() if address in without)
     total = len(chosen)
-    if wanted.top is not None:
-        chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
+    if selection.top is not None:
+        chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: selection.top]
     suppressed = []
     # Suppressed refusals have no time.
     latest = {refusal.refusal.agent: refusal.last for refusal in refusals.counted}
     for address, times in sorted(refusals.suppressed.items()):
         name = agents.of(address, latest.get(address, now))
-        if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:
+        if address not in {UNKNOWN_AGENT, *without} and selection.agent in {"", address, name}:
             suppressed.append(Suppressed(name or None, address, times))
     return DenialsAnswer(
         tuple(denial(refusal, name, agents, adviser) for refusal, name in chosen),
         total - len(chosen),
         refusals.more,
         tuple(suppressed),
-        0 if wanted.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),
+        0 if selection.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),
         tried,
         refusals.gaps,
         agents.trial,

@@ -161,11 +161,11 @@ def records(
     Raises:
         EngineError: when they are unreadable.
     """
-    wanted = _FIRST_LINES if since else None
+    number = _FIRST_LINES if since else None
     earlier = in_background(handed_over, reader, container)
     while True:
         first, last, lines = b"", b"", 0
-        with reader.log(container, wanted) as log:
+        with reader.log(container, number) as log:
             suppressed = asking.result() if asking else None
             tally = Tally(sibling, suppressed)
             tally.add(earlier.result(), since)
@@ -173,9 +173,9 @@ def records(
                 first, last = first or some[0], some[-1]
                 lines += len(some)
                 tally.add(some, since, own=True)
-        if wanted is None or first < since:
+        if number is None or first < since:
             break
-        wanted = wanted * _FURTHER if lines >= wanted else None
+        number = number * _FURTHER if lines >= number else None
     complete_to = tally.gaps[-1].since.encode() if tally.gaps else last
     newest = newest_lines(reader, container, complete_to)
     if newest and newest[0] <= complete_to:

@@ -12,8 +12,8 @@ from clawker_fw.model.json_types import Moment
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.reasons import Reason
 
-_BY_PATH = {Reason.PATH, Reason.NO_WEBSOCKET}
-"""Reasons that depend on a request's path, so that each path counts separately."""
+OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
+"""Reasons to refuse a request to a host on which other requests are allowed: each path counts separately."""
 
 _PROXY_HEADERS = {"x-squid-error", "proxy-authenticate"}
 _LONGEST_ANSWER = 200
@@ -122,7 +122,7 @@ def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted
             reason,
             "" if name else _text(record, "address"),
             method,
-            path if reason in _BY_PATH else "",
+            path if reason in OF_REQUESTS else "",
         )
         upstream = _text(record, "upstream").partition(":")[0]
         types = {kind} if (kind := _text(record, "type")) else set()

@@ -83,12 +83,12 @@ def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> 
 
     The edit raises RefusedError as `edits.add` does.
     """
-    wanted = _addition(question, reply, _note(question, who, now), now)
+    addition = _addition(question, reply, _note(question, who, now), now)
 
     def decide(entries: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
-        same = (entry.rule for entry in entries if identity(entry.rule) == identity(wanted.rule))
+        same = (entry.rule for entry in entries if identity(entry.rule) == identity(addition.rule))
         old = next((rule.note.partition(_ASKED_BY)[0] for rule in same), "")
-        return add(entries, [replace(wanted, note=f"{old}{wanted.note}"[:_LONGEST_NOTE])], now.timestamp())
+        return add(entries, [replace(addition, note=f"{old}{addition.note}"[:_LONGEST_NOTE])], now.timestamp())
 
     return decide
 

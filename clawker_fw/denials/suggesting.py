@@ -140,11 +140,11 @@ def _need(denial: Denial, target: Target) -> Need:
 
 def _use(preset: Preset, needs: Sequence[Need]) -> PresetUse | None:
     """Return the use of a preset if agents wanted all that it allows."""
-    wanted = {need.addition(0).rule: need.url for need in needs}
+    urls = {need.addition(0).rule: need.url for need in needs}
     rules = [replace(rule, preset="") for rule in preset.rules]
-    if not all(rule in wanted for rule in rules):
+    if not all(rule in urls for rule in rules):
         return None
-    return PresetUse(preset.name, tuple(wanted[rule] for rule in rules))
+    return PresetUse(preset.name, tuple(urls[rule] for rule in rules))
 
 
 def _subtrees(needs: Sequence[Need], explainer: Explainer) -> Iterator[SubtreeOffer]:

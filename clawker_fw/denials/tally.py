@@ -98,8 +98,8 @@ class Tally:
             if number := number_in(record, "suppressed"):
                 self.suppressed[agent_in(record)] += number
         for refused in refusals_in(self.sibling, records):
-            if known := self.counted.get(refused.refusal):
-                known.add(refused)
+            if counted_before := self.counted.get(refused.refusal):
+                counted_before.add(refused)
             elif len(self.counted) < MOST_DIFFERENT:
                 self.counted[refused.refusal] = refused
             else:
@@ -113,8 +113,8 @@ def together(tallies: Sequence[Tally]) -> Refusals:
     for tally in tallies:
         suppressed.update(tally.suppressed)
         for refused in tally.counted.values():
-            if known := by_refusal.get(refused.refusal):
-                known.add(refused)
+            if counted_before := by_refusal.get(refused.refusal):
+                counted_before.add(refused)
             else:
                 by_refusal[refused.refusal] = refused
     refusing = {refusal.sibling for refusal in by_refusal}

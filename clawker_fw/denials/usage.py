@@ -39,16 +39,16 @@ def read(reader: EngineReader, project: str) -> Usage:
     return together([HelperReader(reader, envoy).usage() for envoy in envoys])
 
 
-def together(known: Sequence[Usage]) -> Usage:
+def together(usages: Sequence[Usage]) -> Usage:
     """Merge the counts of several recorders."""
-    latest = max(known, key=lambda usage: usage.now)
-    ports = {port for usage in known for port in usage.open}
+    latest = max(usages, key=lambda usage: usage.now)
+    ports = {port for usage in usages for port in usage.open}
     return replace(
         latest,
-        since=min(usage.since for usage in known),
-        uses=tuple(use for usage in known for use in usage.uses),
-        lost=sum(usage.lost for usage in known),
-        open={port: sum(usage.open.get(port, 0) for usage in known) for port in sorted(ports)},
+        since=min(usage.since for usage in usages),
+        uses=tuple(use for usage in usages for use in usage.uses),
+        lost=sum(usage.lost for usage in usages),
+        open={port: sum(usage.open.get(port, 0) for usage in usages) for port in sorted(ports)},
     )
 
 
@@ -156,16 +156,8 @@ def removing(rule: Rule, file: Path | None) -> str:
     if not rule.place.startswith(f"{file}, line "):
         return f"remove it in {rule.place}"
     name = str(rule.destination)
-    words = (
-        "rules",
-        "remove",
-        *_named(rule),
-        "--action",
-        "allow",
-        *(["--"] if name.startswith("-") else []),
-        name,
-    )
-    return shlex.join(("clawker-fw", *words))
+    end = ["--"] if name.startswith("-") else []
+    return shlex.join(("clawker-fw", "rules", "remove", *_named(rule), "--action", "allow", *end, name))
 
 
 def _named(rule: Rule) -> Iterator[str]:

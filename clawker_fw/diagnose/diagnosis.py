@@ -92,15 +92,15 @@ def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterato
         place = inside.on_host(str(settings.resolve()))
         of_settings = f"are {place} on its machine" if place else f"are {settings.absolute()}, in here alone"
     network = "the machine's" if inside.host_network else "its own"
-    seen = f"Container {inside.container[:12]} of the engine on {inside.host}: settings {of_settings}"
+    sentence = f"Container {inside.container[:12]} of the engine on {inside.host}: settings {of_settings}"
     if inside.on_host(str(state)) is None:
         yield _warning(
             "container",
-            f"{seen}, its network is {network}, and state is kept in here alone.",
+            f"{sentence}, its network is {network}, and state is kept in here alone.",
             f"Certificates and CAs are lost with the container, unless a volume is mounted at {state}.",
         )
     else:
-        yield _ok("container", f"{seen}, its network is {network}, and its state is kept.")
+        yield _ok("container", f"{sentence}, its network is {network}, and its state is kept.")
 
 
 def failed(name: str, error: FirewallError) -> Check:
@@ -152,39 +152,40 @@ def clocks(reader: EngineReader) -> Check:
     return _ok("clocks", f"The engine's clock and ours agree within {abs(apart) + took:.1f} s.")
 
 
-def stack(seen: Comparison) -> Iterator[Check]:
+def stack(comparison: Comparison) -> Iterator[Check]:
     """Yield whether the stack is up and current, and any advice as warnings."""
-    if seen.observed.absent:
-        yield _failure("stack", f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`.")
+    project = comparison.desired.project
+    if comparison.observed.absent:
+        yield _failure("stack", f"{project} is not up.", "Start it with `clawker-fw run`.")
         return
-    if seen.diff.verdict.settled:
-        yield _ok("stack", f"{seen.desired.project} is current.")
+    if comparison.diff.verdict.settled:
+        yield _ok("stack", f"{project} is current.")
     else:
-        number = len(seen.diff.findings)
+        number = len(comparison.diff.findings)
         yield _failure(
             "stack",
-            f"{seen.desired.project} is {seen.diff.verdict}: {number} difference{'s' if number > 1 else ''}.",
+            f"{project} is {comparison.diff.verdict}: {number} difference{'s' if number > 1 else ''}.",
             "`clawker-fw drift` shows the differences, and `clawker-fw run` closes them.",
         )
-    for advice in seen.advice:
+    for advice in comparison.advice:
         yield Check(advice.code, CheckHealth.WARNING, advice.message)
 
 
-def kernel(writer: EngineWriter, seen: Comparison) -> Check:
+def kernel(writer: EngineWriter, comparison: Comparison) -> Check:
     """Whether the Docker host's kernel has what Envoy and CoreDNS need: they run, or a helper asks it."""
-    if not seen.observed.absent:
+    if not comparison.observed.absent:
         return _ok("kernel", "Envoy and CoreDNS run on the Docker host's kernel.")
-    asked = examiner(seen.desired)
+    asked = examiner(comparison.desired)
     if writer.image(asked.image) is None:
         why = "The first `clawker-fw run` checks the kernel, before it creates anything."
         return _skipped("kernel", why)
-    if missing := lacking(writer, seen.desired.project, asked):
+    if missing := lacking(writer, comparison.desired.project, asked):
         advice = "Each sentence says what is needed on the Docker host."
         return _failure("kernel", f"It lacks what the firewall needs: {'; '.join(missing)}.", advice)
     return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
 
 
-def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) -> Check:
+def tracking(reader: EngineReader, comparison: Comparison, *, bridged: bool | None) -> Check:
     """Whether one agent can fill the kernel's connection table, which blocks new connections for everybody.
 
     `bridged` is whether this machine's kernel tracks traffic between containers.
@@ -193,7 +194,7 @@ def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) ->
         return _skipped(_BRIDGED, "Only known on the Docker host; in a container, only with `--network host`.")
     if not bridged:
         return _ok(_BRIDGED, "The kernel does not track what passes between containers.")
-    network = seen.observed.networks.get(Role.AGENTS)
+    network = comparison.observed.networks.get(Role.AGENTS)
     return _warning(
         _BRIDGED,
         "The kernel tracks what passes between containers (br_netfilter): one agent can fill its table of "
@@ -204,11 +205,11 @@ def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) ->
     )
 
 
-def connection_table(reader: EngineReader, seen: Comparison, *, most: int | None) -> Check:
+def connection_table(reader: EngineReader, comparison: Comparison, *, most: int | None) -> Check:
     """Whether the connections that agents may begin with hosts fit into the kernel's table, of `most` entries."""
     if most is None or not reader.facts().shares_network:
         return _skipped(_TRACKED, "Only known on the Docker host, if its kernel tracks connections.")
-    needed = _REMEMBERED * seen.blueprint.settings.limits.connections_per_second
+    needed = _REMEMBERED * comparison.blueprint.settings.limits.connections_per_second
     if needed < most:
         return _ok(_TRACKED, f"Agents can take {needed:,} of {most:,} entries in the kernel's connection table.")
     return _warning(
@@ -223,28 +224,28 @@ def untracked(bridge: str) -> str:
     return f"iptables -t raw -I PREROUTING -i {bridge} -j CT --notrack"
 
 
-def agents(seen: Comparison) -> Check:
+def agents(comparison: Comparison) -> Check:
     """Whether every agent is confined."""
-    if opened := [agent for agent in seen.agents if agent.openings]:
+    if opened := [agent for agent in comparison.agents if agent.openings]:
         ways_around = (f"{agent.name} ({'; '.join(way.phrase for way in agent.openings)})" for agent in opened)
         advice = "Start them again with `clawker-fw agent run`, and without these options."
         return _failure("agents", f"With a way around the firewall: {', '.join(ways_around)}.", advice)
-    if weak := [agent.name for agent in seen.agents if agent.weaknesses]:
+    if weak := [agent.name for agent in comparison.agents if agent.weaknesses]:
         advice = "`clawker-fw status` says why. What `clawker-fw agent run` starts has no weakness."
         return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
-    if not seen.agents:
+    if not comparison.agents:
         return _ok("agents", "No agent is attached.")
-    return _ok("agents", f"Attached agents, all of them fenced: {len(seen.agents):,}.")
+    return _ok("agents", f"Attached agents, all of them fenced: {len(comparison.agents):,}.")
 
 
-def arrivals(seen: Comparison) -> Iterator[Check]:
+def arrivals(comparison: Comparison) -> Iterator[Check]:
     """Yield whether telemetry reaches the collector. Certificates do not prove that."""
-    endpoint = seen.blueprint.settings.otel.endpoint
+    endpoint = comparison.blueprint.settings.otel.endpoint
     if endpoint is None:
         return
     probes = {
         sibling: observed_sibling.probe
-        for sibling, observed_sibling in seen.observed.siblings.items()
+        for sibling, observed_sibling in comparison.observed.siblings.items()
         if observed_sibling.probe
     }
     lost = {sibling: probe.records for sibling, probe in probes.items() if probe.records.lost}
@@ -269,14 +270,14 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
         yield _ok("telemetry", f"There was nothing to send to {endpoint} so far.")
 
 
-def upstream(reader: EngineReader, seen: Comparison) -> Check:
+def upstream(reader: EngineReader, comparison: Comparison) -> Check:
     """Whether Envoy can resolve the rules' names with its container's resolvers."""
-    rules, proxy = seen.blueprint.rules, seen.blueprint.rules.proxy
+    rules, proxy = comparison.blueprint.rules, comparison.blueprint.rules.proxy
     names = [rule.host or rule.destination.name for rule in _plain(rules) if not rule.proxied]
     if proxy and proxy.host != HOST and address_of(proxy.host) is None:
         names.insert(0, proxy.host)
     names = list(dict.fromkeys(names))
-    envoy = _running(seen, Sibling.ENVOY)
+    envoy = _running(comparison, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
         return _skipped("upstream-dns", why)
@@ -298,9 +299,9 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
     return _ok("upstream-dns", f"Envoy resolves {', '.join(asked)}.")
 
 
-def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
+def ways(reader: EngineReader, comparison: Comparison) -> Iterator[Check]:
     """Yield whether a name with a rule is reachable from the agent network, and one without a rule is not."""
-    resolver = _running(seen, Sibling.COREDNS)
+    resolver = _running(comparison, Sibling.COREDNS)
     if not resolver:
         yield _skipped("way-out", "CoreDNS does not run.")
         return
@@ -313,15 +314,15 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             f"A name without a rule gets an answer ({refused.name}: {refused.outcome}).",
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
-    known = _plain(seen.blueprint.rules)
-    rule = next((rule for rule in known if _request_for(rule) is not None), known[0] if known else None)
+    plain = _plain(comparison.blueprint.rules)
+    rule = next((rule for rule in plain if _request_for(rule) is not None), plain[0] if plain else None)
     if rule is None or rule.port is None:
         yield _skipped("way-out", "No rule is for a single name, so there is none to try.")
         return
     protocol = Protocol.HTTP if rule.protocol is Protocol.HTTP else Protocol.HTTPS
     target = Target(rule.destination.name, protocol, rule.port)
     place, request = f"{target.name}:{target.port}", _request_for(rule)
-    tried = attempt(reader, seen.observed, target, *(request or ()))
+    tried = attempt(reader, comparison.observed, target, *(request or ()))
     last = tried.trial.steps[-1]
     if tried.passed and request is None:
         yield _warning(
@@ -336,7 +337,7 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             "way-out",
             f"An agent does not reach {place}: {last.name}, {tried.reason or last.outcome}.",
             f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
-            + _may_keep_in(seen),
+            + _may_keep_in(comparison),
         )
 
 
@@ -356,14 +357,14 @@ def _request_for(rule: Rule) -> tuple[str, ...] | None:
     return rule.paths.allowed_request() if rule.paths else ()
 
 
-def _may_keep_in(seen: Comparison) -> str:
+def _may_keep_in(comparison: Comparison) -> str:
     """Return the likeliest causes of a failed connection. A known problem hides all others."""
-    if not _running(seen, Sibling.ENVOY):
+    if not _running(comparison, Sibling.ENVOY):
         return "Envoy does not run, so agents reach nothing: `clawker-fw run` starts it."
-    if not seen.observed.machine.forwards:
+    if not comparison.observed.machine.forwards:
         return "The Docker host forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
-    way_out = seen.observed.networks.get(Role.EGRESS)
-    ours = seen.desired.networks[Role.EGRESS].options
+    way_out = comparison.observed.networks.get(Role.EGRESS)
+    ours = comparison.desired.networks[Role.EGRESS].options
     added = [f"{name}={text}" for name, text in way_out.options.items() if name not in ours] if way_out else []
     by_engine = f" Its `default-network-opts` add {', '.join(sorted(added))}." if added else ""
     return (
@@ -384,8 +385,8 @@ def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Chec
         return [failed(name, error)]
 
 
-def _running(seen: Comparison, sibling: Sibling) -> str:
-    observed = seen.observed.siblings.get(sibling)
+def _running(comparison: Comparison, sibling: Sibling) -> str:
+    observed = comparison.observed.siblings.get(sibling)
     return observed.container.id if observed and observed.container.running else ""
 
 
@@ -399,16 +400,16 @@ def telemetry_obstacle(observed: Observed, desired: Desired, live: str) -> str:
     if live or running is None:
         return live
     endpoint, name = running
-    wanted = destination({sibling: spec.hot for sibling, spec in desired.siblings.items()})
-    if wanted is None or wanted == running:
+    intended = destination({sibling: spec.hot for sibling, spec in desired.siblings.items()})
+    if intended is None or intended == running:
         return ""
-    return f"Envoy and CoreDNS send to {endpoint}{f' only if it is {name}' if wanted[0] == endpoint else ''}"
+    return f"Envoy and CoreDNS send to {endpoint}{f' only if it is {name}' if intended[0] == endpoint else ''}"
 
 
-def _has_loaded(seen: ObservedSibling | None) -> bool:
+def _has_loaded(sibling: ObservedSibling | None) -> bool:
     """Whether a container was made for telemetry and reports that it loaded its certificate."""
-    if seen is None or seen.probe is None or seen.container.labels.get(INFRA_CERTS_READY) != "true":
+    if sibling is None or sibling.probe is None or sibling.container.labels.get(INFRA_CERTS_READY) != "true":
         return False
-    return certificates(seen.sibling, seen.files) is not None and is_live(
-        seen.sibling, seen.files, seen.probe.live
+    return certificates(sibling.sibling, sibling.files) is not None and is_live(
+        sibling.sibling, sibling.files, sibling.probe.live
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from enum import StrEnum
 from functools import cached_property
+from itertools import count
 
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model.trials import Lookup
@@ -22,8 +23,6 @@ from clawker_fw.rules.ruleset import RuleSet, about_ports
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit.edits import Written
 from clawker_fw.settings.edit.rules_file import Editable
-
-__all__ = ["Difference", "Explainer", "Explanation", "Near"]
 
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
@@ -158,10 +157,8 @@ class Explainer:
     @cached_property
     def simulator(self) -> Simulator:
         """Tries commands on the rules as they are written."""
-        if self._editable:
-            return Simulator(self._editable.entries, self._promises, self._now, self._editable)
-        written = [Written(rule, place) for place, rule in enumerate(self._rules.rules)]
-        return Simulator(written, self._promises, self._now)
+        entries = self._editable.entries if self._editable else tuple(map(Written, self._rules.rules, count()))
+        return Simulator(entries, self._promises, self._now, self._editable)
 
     @cached_property
     def _everything(self) -> Policy:
@@ -195,38 +192,33 @@ class Explainer:
             page = Explanation(target, None, None)
             decided = self._policy.decide(target.name, target.protocol, target.port)
             return page if page.is_own_page else replace(page, reason=decided.reason)
+        connection = (target.name, target.protocol, target.port)
         asked = (request.method, request.target) if request else (None, None)
         websocket = request is not None and request.websocket
-        decision = self._policy.decide(target.name, target.protocol, target.port, *asked, websocket=websocket)
+        decision = self._policy.decide(*connection, *asked, websocket=websocket)
         rule, reason = decision.rule, decision.reason
         if self._ended and reason in {Reason.NO_RULE, Reason.WRONG_PORT}:
-            before = self._lasting.decide(target.name, target.protocol, target.port)
+            before = self._lasting.decide(*connection)
             if before.allowed:
                 rule, reason = before.rule, Reason.EXPIRED
-        wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
+        exact = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         covering = self._everything.covering(target.name)
         # Commands can change these fields, so they don't identify a rule.
         plain = ((rule, replace(rule, allow_private=False, until=None, paths=None)) for rule in covering)
-        own = next((rule for rule, same in plain if same == wanted), None)
-        pairs = [{conflict.first, conflict.second} for conflict in about_ports([*covering, wanted])]
+        own = next((rule for rule, same in plain if same == exact), None)
+        forbidding = (promise for promise in self._promises if promise.forbids(*connection))
+        pairs = [{conflict.first, conflict.second} for conflict in about_ports([*covering, exact])]
         return Explanation(
             target,
             rule,
             reason,
-            claimed_by=next((rule for pair in pairs if wanted in pair for rule in pair - {wanted}), None),
+            claimed_by=next((rule for pair in pairs if exact in pair for rule in pair - {exact}), None),
             own=own,
             own_ended=own in self._ended,
             variable=self._variable,
             request=request if rule and rule.paths else None,
             path=decision.path,
-            forbidden=next(
-                (
-                    promise
-                    for promise in self._promises
-                    if promise.forbids(target.name, target.protocol, target.port)
-                ),
-                None,
-            ),
+            forbidden=next(forbidding, None),
             way=self._way(target, decision) if decision.allowed else "",
             looks_up=self._rules.proxy is None or bool(rule and not (rule.proxied or rule.denies)),
             simulator=self.simulator,
@@ -238,9 +230,8 @@ class Explainer:
         if proxy is None:
             return ""
         if rule and not rule.proxied:
-            return (
-                f"direct: no_proxy {proxy.exemption(rule)}" if proxy.exemption(rule) else "direct: the Docker host"
-            )
+            exemption = proxy.exemption(rule)
+            return f"direct: no_proxy {exemption}" if exemption else "direct: the Docker host"
         place = f"{rule.leads_to(target.name, '') if rule else target.name}:{target.port}"
         transport = rule.transport if rule else target.protocol
         form = f"http://{place}" if transport is Protocol.HTTP else f"CONNECT {place}"

@@ -64,8 +64,8 @@ def _of_connection(explained: Explanation) -> Remedy | None:
         return None
     if sentence := _by_hand(explained):
         return Remedy(sentence)
-    wanted = _wanted(explained)
-    outcome = _best(explained, wanted, _commands(explained, wanted))
+    refused = _wanted(explained)
+    outcome = _best(explained, refused, _commands(explained, refused))
     if outcome is None:
         return Remedy("No command can allow just this: other rules decide. Change them by hand.")
     how = _how(explained, outcome)
@@ -88,26 +88,25 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
         return Remedy(_of_git(rule, explained.path, request))
     deny = explained.path
     socket = rule.paths is not None and rule.paths.websocket and request.websocket
-    wanted = Wanted(explained.target, Request(request.method, request.path, socket), rule)
+    refused = Wanted(explained.target, Request(request.method, request.path, socket), rule)
     commands = () if deny and deny.expression else _commands_for(rule, request)
-    outcome = _best(explained, wanted, commands)
+    outcome = _best(explained, refused, commands)
     if outcome is None and deny:
         return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
     if outcome is None:
         return Remedy(f"Change the paths of the rule{rule.located}.")
     how = _how(explained, outcome)
-    change = f"change `{deny}`{rule.located}" if deny else ""
-    text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
+    text = f"Make an exception with {how}, or change `{deny}`{rule.located}." if deny else f"Allow it with {how}."
     remedy = _remedy(explained, text, outcome)
     if request.websocket and not socket:
         return replace(remedy, text=f"{remedy.text} A WebSocket also needs `websocket: true` in the rule.")
     return remedy
 
 
-def _best(explained: Explanation, wanted: Wanted, commands: Iterator[AllowCommand] | tuple[()]) -> Outcome | None:
+def _best(explained: Explanation, refused: Wanted, commands: Iterator[AllowCommand] | tuple[()]) -> Outcome | None:
     if explained.simulator is None:
         return None
-    outcomes = [explained.simulator.outcome(command, wanted) for command in commands]
+    outcomes = [explained.simulator.outcome(command, refused) for command in commands]
     usable = [outcome for outcome in outcomes if outcome.allows]
     return min(usable, key=_width, default=None)
 
@@ -159,12 +158,12 @@ def _wanted(explained: Explanation) -> Wanted:
     return Wanted(explained.target, request, base, _guarded_fails(explained))
 
 
-def _commands(explained: Explanation, wanted: Wanted) -> Iterator[AllowCommand]:
+def _commands(explained: Explanation, refused: Wanted) -> Iterator[AllowCommand]:
     """Yield commands that may allow a connection, the narrowest first.
 
     A new rule for a name below a subtree would lose the paths of the subtree's rule, so that rule comes first.
     """
-    usual, base, request = _usual(explained), wanted.base, wanted.request
+    usual, base, request = _usual(explained), refused.base, refused.request
     limited = base is not None and base.paths is not None
     of_request = replace(usual, path=_exactly(request.path), method=request.method) if request else None
     if limited and base and base != explained.own:
@@ -173,7 +172,7 @@ def _commands(explained: Explanation, wanted: Wanted) -> Iterator[AllowCommand]:
         if base == explained.rule:
             ended = AGAIN if explained.reason is Reason.EXPIRED else ""
             force = bool(objection(base.destination))
-            yield AllowCommand(_name_of(base), private=wanted.private, force=force, until=ended)
+            yield AllowCommand(_name_of(base), private=refused.private, force=force, until=ended)
     yield usual
     if limited and of_request:
         yield of_request

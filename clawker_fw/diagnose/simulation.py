@@ -21,7 +21,6 @@ from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Written
 from clawker_fw.settings.edit.rules_file import Editable
-from clawker_fw.settings.edit.splice import Edit
 from clawker_fw.settings.edit.words import AllowCommand
 
 _ANOTHER = "another-name"
@@ -127,10 +126,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A command's rule, and all rules nearby before and after it.
-
-    `elsewhere` is a rule that it should change but can't, and `by_hand` the file if it can't add the rule there.
-    """
+    """A command's rule, and all rules nearby before and after it. The others are as in `Outcome`."""
 
     rule: Rule
     before: tuple[Rule, ...]
@@ -143,11 +139,7 @@ class Simulator:
     """Tries commands on the rules of a settings file."""
 
     def __init__(
-        self,
-        entries: Sequence[Written],
-        promises: Iterable[Promise],
-        now: float,
-        editable: Editable | None = None,
+        self, entries: Sequence[Written], promises: Iterable[Promise], now: float, editable: Editable | None
     ) -> None:
         """Take all rules with their places, and the file with them. `now` is in seconds since 1970."""
         self._editable = editable
@@ -158,7 +150,7 @@ class Simulator:
         for one in entries:
             self._by_name.setdefault(one.rule.destination.name, []).append(one)
 
-    def outcome(self, command: AllowCommand, wanted: Wanted) -> Outcome:
+    def outcome(self, command: AllowCommand, refused: Wanted) -> Outcome:
         """Return the effect of a command."""
         nothing = Outcome(command)
         change = self._change(command)
@@ -167,15 +159,15 @@ class Simulator:
         before, after = (Policy(RuleSet(rules).at(self._now)) for rules in (change.before, change.after))
         opened: set[Opened] = set()
         met, secret = False, ""
-        for probe in _probes(change, wanted):
+        for probe in _probes(change, refused):
             was, now = _access(before, probe), _access(after, probe)
             if was and (now is None or now.narrows(was)):
                 return nothing
-            if not wanted.includes(probe):
+            if not refused.includes(probe):
                 if now and now.widens(was):
-                    opened.add(_kind(probe, wanted, change.rule))
-            elif wanted.is_met_by(probe):
-                if now is None or (wanted.private and not now.private):
+                    opened.add(_kind(probe, refused, change.rule))
+            elif refused.is_met_by(probe):
+                if now is None or (refused.private and not now.private):
                     return nothing
                 met, secret = True, now.secret
         in_order = tuple(kind for kind in Opened if kind in opened)
@@ -199,14 +191,15 @@ class Simulator:
         if broken(self._never, RuleSet(changed)):
             return None
         elsewhere = next((near[place].rule for place in edit.changed if not self._is_editable(near[place])), None)
-        fits = self._editable is None or not edit.added or self._editable.fits(Edit(added=edit.added))
-        by_hand = "" if fits or self._editable is None else str(self._editable.path)
+        by_hand = ""
+        if self._editable and edit.added and not self._editable.fits(None):
+            by_hand = str(self._editable.path)
         return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere, by_hand)
 
     def _is_editable(self, one: Written) -> bool:
         if one.position is None:
             return False
-        return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
+        return self._editable is None or self._editable.fits(one.position)
 
     def _near(self, destination: Destination) -> list[Written]:
         """Return the rules that may overlap with a rule for the destination."""
@@ -229,43 +222,43 @@ class Simulator:
         return None
 
 
-def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:
-    ports = {wanted.target.port}
+def _probes(change: _Change, refused: Wanted) -> Iterator[Probe]:
+    ports = {refused.target.port}
     for rule in (change.rule, *change.before):
         ports |= {end + step for end in (rule.port, rule.last_port) if end for step in (-1, 0, 1)}
     ports = {port for port in ports if 0 < port <= HIGHEST_PORT}
     inspecting = [rule.paths for rule in (*change.before, *change.after) if rule.paths]
-    requests = list(_requests(change.rule, inspecting, wanted)) if inspecting else []
-    for name in _names(change, wanted):
+    requests = list(_requests(change.rule, inspecting, refused)) if inspecting else []
+    for name in _names(change, refused):
         yield from (Probe(name, protocol, port) for port in ports for protocol in Protocol)
-        for port in {wanted.target.port, *change.rule.ports[:1]}:
+        for port in {refused.target.port, *change.rule.ports[:1]}:
             yield from (Probe(name, Protocol.HTTPS, port, request) for request in requests)
 
 
-def _names(change: _Change, wanted: Wanted) -> set[str]:
+def _names(change: _Change, refused: Wanted) -> set[str]:
     rule = change.rule
     names = {rule.destination.name}
     if rule.destination.subtree:
         below = f".{rule.destination.name}"
-        known = {name for other in change.before if (name := other.destination.name).endswith(below)}
-        names |= {f"{_ANOTHER}.{name}" for name in (*known, rule.destination.name)} | known
-        names |= {wanted.target.name} if rule.covers(wanted.target.name) else set()
+        below_it = {name for other in change.before if (name := other.destination.name).endswith(below)}
+        names |= {f"{_ANOTHER}.{name}" for name in (*below_it, rule.destination.name)} | below_it
+        names |= {refused.target.name} if rule.covers(refused.target.name) else set()
     return names
 
 
-def _requests(rule: Rule, inspecting: Sequence[Paths], wanted: Wanted) -> Iterator[Request]:
+def _requests(rule: Rule, inspecting: Sequence[Paths], refused: Wanted) -> Iterator[Request]:
     """Yield requests: the rules' paths and nearby ones, with all relevant methods."""
     new = rule.paths.rules if rule.paths else ()
     literal = [rule.path for rule in new if not rule.expression]
-    if wanted.request:
-        literal.append(wanted.request.path)
-    known = [rule for paths in inspecting for rule in paths.rules if not rule.expression]
+    if refused.request:
+        literal.append(refused.request.path)
+    literals = [rule for paths in inspecting for rule in paths.rules if not rule.expression]
     folders = tuple(f"{path.rstrip('/')}/" for path in literal)
-    below = [rule.path for rule in known if rule.path.startswith(folders)]
-    paths = {"/", *literal, *below[:_MOST_PATHS], *(rule.path for rule in known[:_MOST_PATHS])}
-    methods = {*_METHODS, *(method for rule in (*new, *known[:_MOST_PATHS]) for method in rule.methods)}
-    if wanted.request:
-        methods.add(wanted.request.method)
+    below = [rule.path for rule in literals if rule.path.startswith(folders)]
+    paths = {"/", *literal, *below[:_MOST_PATHS], *(rule.path for rule in literals[:_MOST_PATHS])}
+    methods = {*_METHODS, *(method for rule in (*new, *literals[:_MOST_PATHS]) for method in rule.methods)}
+    if refused.request:
+        methods.add(refused.request.method)
     around = {near for path in paths for near in _around(path)}
     yield from (Request(method, path, socket) for path in around for method in methods for socket in (False, True))
     for repository in (one for inspected in inspecting for one in inspected.repositories[:_MOST_PATHS]):
@@ -290,16 +283,16 @@ def _access(policy: Policy, probe: Probe) -> Access | None:
     return Access(rule.allow_private, rule.host, unverified, injection.secret if injection else "")
 
 
-def _kind(probe: Probe, wanted: Wanted, rule: Rule) -> Opened:
+def _kind(probe: Probe, refused: Wanted, rule: Rule) -> Opened:
     """Classify what a probe shows that a command allows beyond what was wanted."""
-    target, asked = wanted.target, probe.request
+    target, asked = refused.target, probe.request
     if probe.name != target.name:
         return Opened.NAMES
     if probe.port != target.port or probe.protocol.transport is Protocol.UDP:
         return Opened.OTHERS
     if asked is None or probe.protocol is not target.protocol:
         return Opened.TRANSPORT if rule.opaque else Opened.OTHERS
-    request = wanted.request
+    request = refused.request
     if request is None or rule.paths is None or request.method != asked.method:
         return Opened.REQUESTS
     return Opened.BELOW if asked.path.startswith(f"{request.path.rstrip('/')}/") else Opened.REQUESTS

@@ -23,20 +23,20 @@ _CLOSED = ("169.254.169.254:443", "127.0.0.1:443")
 _CONNECTED, _WANTS_CREDENTIALS = 200, 407
 
 
-def checks(reader: EngineReader, seen: Comparison, environment: Mapping[str, str]) -> Iterator[Check]:
+def checks(reader: EngineReader, comparison: Comparison, environment: Mapping[str, str]) -> Iterator[Check]:
     """Yield whether the proxy connects to a host per port of the rules, and to nothing that it should not."""
-    proxy = seen.blueprint.rules.proxy
+    proxy = comparison.blueprint.rules.proxy
     if proxy is None:
         if sentence := offer(environment):
             yield Check(_NAME, CheckHealth.WARNING, sentence)
         return
-    envoy = seen.observed.siblings.get(Sibling.ENVOY)
+    envoy = comparison.observed.siblings.get(Sibling.ENVOY)
     if envoy is None or not envoy.container.running:
         yield Check(_NAME, CheckHealth.SKIPPED, "Envoy does not run.")
         return
-    targets = _targets(seen.blueprint.rules)
+    targets = _targets(comparison.blueprint.rules)
     asked = (*targets, *_CLOSED)
-    answers = HelperReader(reader, envoy.container.id).try_proxy(_question(seen, proxy, asked))
+    answers = HelperReader(reader, envoy.container.id).try_proxy(_question(comparison, proxy, asked))
     by_target = dict(zip(asked, answers, strict=True))
     closed = {target: by_target[target] for target in _CLOSED}
     allowed = {target: by_target[target] for target in targets}
@@ -46,16 +46,16 @@ def checks(reader: EngineReader, seen: Comparison, environment: Mapping[str, str
         yield Check(_GUARDS, CheckHealth.WARNING, sentence, "Agents reach any address that an allowed name has.")
 
 
-def _question(seen: Comparison, proxy: Proxy, targets: Iterable[str]) -> dict[str, object]:
-    vault, wanted = seen.blueprint.vault, seen.blueprint.wanted
-    values = vault.values(wanted) if vault and proxy.auth else {}
+def _question(comparison: Comparison, proxy: Proxy, targets: Iterable[str]) -> dict[str, object]:
+    vault, secrets = comparison.blueprint.vault, comparison.blueprint.wanted
+    values = vault.values(secrets) if vault and proxy.auth else {}
     secret = values.get(f"{proxy.auth}#{Form.PROXY}")
     credentials = f"Proxy-Authorization: {secret}\r\n" if secret else ""
-    host = address_of_host(seen.observed) if proxy.host == HOST else proxy.host
+    host = address_of_host(comparison.observed) if proxy.host == HOST else proxy.host
     return {
         "proxy": f"{host}:{proxy.port}",
         "tls": proxy.tls,
-        "roots": seen.blueprint.proxy_authorities.decode(),
+        "roots": comparison.blueprint.proxy_authorities.decode(),
         "requests": [f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n" for target in targets],
     }
 

@@ -108,7 +108,7 @@ def all_contexts(environment: Mapping[str, str]) -> Hosts:
     """
     hosts: list[Host] = []
     left_out: list[LeftOut] = []
-    known: dict[tuple[str, str], str] = {}
+    by_engine: dict[tuple[str, str], str] = {}
     for name in sorted(
         client_config.contexts(environment), key=lambda context: context == client_config.DEFAULT_CONTEXT
     ):
@@ -120,7 +120,7 @@ def all_contexts(environment: Mapping[str, str]) -> Hosts:
         if hosts and place.address == DEFAULT_ADDRESS and place.source == DEFAULT_SOURCE and not _listening(place):
             left_out.append(LeftOut(name, ""))
             continue
-        same = known.setdefault(_engine(place), name)
+        same = by_engine.setdefault(_engine(place), name)
         if same == name:
             hosts.append(Host(name, place))
         else:

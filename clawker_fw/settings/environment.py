@@ -19,6 +19,5 @@ Variables = tuple[tuple[str, str], ...]
 
 def variables(environment: Mapping[str, str]) -> Variables:
     """Return the variables with our prefix."""
-    return tuple(
-        sorted(variable for variable in environment.items() if variable[0].startswith(ENVIRONMENT_PREFIX))
-    )
+    ours = ((name, text) for name, text in environment.items() if name.startswith(ENVIRONMENT_PREFIX))
+    return tuple(sorted(ours))

@@ -36,16 +36,16 @@ def own_location(group: str | None) -> Location:
     return (GROUPS, group) if group else ()
 
 
-def require_group(group: str, known: Sequence[str], source: str) -> None:
+def require_group(group: str, names: Sequence[str], source: str) -> None:
     """Require that a group is among the known ones of a settings file.
 
     Raises:
         SettingsError: if it is not.
     """
-    if group in known:
+    if group in names:
         return
-    near = difflib.get_close_matches(group, known, n=1)
-    listed = f"Its groups are: {', '.join(known)}." if known else "Add it below `groups:`, or leave out `--group`."
+    near = difflib.get_close_matches(group, names, n=1)
+    listed = f"Its groups are: {', '.join(names)}." if names else "Add it below `groups:`, or leave out `--group`."
     raise SettingsError(
         "group-unknown",
         f"{source} has no group {group}.",

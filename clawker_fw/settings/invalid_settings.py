@@ -97,12 +97,12 @@ def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> lis
     return list(section_types(section))
 
 
-def did_you_mean(word: str, known: list[str], prefix: str) -> str:
+def did_you_mean(word: str, words: list[str], prefix: str) -> str:
     """Return a hint with the known word closest to an unknown one, or with all known words."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     if near:
         return f"Did you mean `{prefix}{near[0]}`?"
-    return f"Valid are: {', '.join(sorted(prefix + k for k in known))}." if known else ""
+    return f"Valid are: {', '.join(sorted(prefix + k for k in words))}." if words else ""
 
 
 def contradicting(error: ConflictsError) -> SettingsError:

@@ -67,10 +67,10 @@ def names() -> tuple[str, ...]:
 @functools.cache
 def preset(name: str) -> Preset:
     """Return a preset. Raise ValueError with a sentence if the name is unknown."""
-    known = names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+    presets = names()
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, n=1, cutoff=0.5)
+        meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(presets)}"
         raise ValueError(f"there is no preset {name!r}; {meant}")
     path = FOLDER / f"{name}.yaml"
     return Preset.model_validate({"name": name, **document_of(read_text(path), path).values})

@@ -154,16 +154,16 @@ def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
 
 def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) -> SettingsDocument:
     """Return a document with the settings from the environment. `__` separates the parts of a key."""
-    known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != KEY}
+    keys = {key.upper().replace(".", "__"): key for key in setting_keys() if key != KEY}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == variable or name in IGNORED_VARIABLES:
             continue
-        if name not in known:
+        if name not in keys:
             raise SettingsError(
                 "variable-unknown",
                 f"The environment variable {variable} does not belong to a setting.",
-                hint=invalid_settings.did_you_mean(name, sorted({*known, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
+                hint=invalid_settings.did_you_mean(name, sorted({*keys, *OPTION_VARIABLES}), ENVIRONMENT_PREFIX),
             )
-        document = document.with_text(tuple(known[name].split(".")), text, variable)
+        document = document.with_text(tuple(keys[name].split(".")), text, variable)
     return document

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.path_words import parse_secret_name
-from clawker_fw.rules.rule import HOST, HOST_NAME
+from clawker_fw.rules.rule import HIGHEST_PORT, HOST, HOST_NAME
 from clawker_fw.rules.until import parse_until
 from clawker_fw.rules.upstream import Proxy
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
@@ -22,7 +22,6 @@ HIGHEST_LIMIT = 100_000
 MOST_PROCESSORS = 128
 LEAST_MEMORY, MOST_MEMORY = 64 << 20, 1 << 40
 MOST_CONNECTIONS = 250_000
-HIGHEST_PORT = 65535
 _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _LONGEST_NAME = 253
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-_HIGHEST_PORT = 65535
+from clawker_fw.rules.rule import HIGHEST_PORT
 
 HEALTH = "/health"
 """The page that says whether the stack is current, and every agent confined."""
@@ -56,6 +56,6 @@ def parse_address(text: str) -> ListenAddress:
         loopback = ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback or not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
+    if not loopback or not (port.isascii() and port.isdigit() and int(port) <= HIGHEST_PORT):
         raise ValueError(f"{text!r} is not a loopback address; write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
     return ListenAddress(host, int(port))

@@ -49,11 +49,11 @@ class Register:
         before, self._known = self._known, {agent.id: agent for agent in agents}
         yield from (Presence(Change.LEFT, agent) for id_, agent in before.items() if id_ not in self._known)
         for id_, agent in self._known.items():
-            known = before.get(id_)
-            if known is None or known.since != agent.since:
+            former = before.get(id_)
+            if former is None or former.since != agent.since:
                 yield Presence(Change.CAME, agent)
-            elif known.address != agent.address:
-                yield Presence(Change.MOVED, agent, known.address)
+            elif former.address != agent.address:
+                yield Presence(Change.MOVED, agent, former.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +148,8 @@ class Admission:
             )
             for container in waiting
         ]
-        before, self._refused = (
-            self._refused,
-            frozenset((admitted.id, admitted.error) for admitted in done if admitted.error),
-        )
+        before = self._refused
+        self._refused = frozenset((admitted.id, admitted.error) for admitted in done if admitted.error)
         return tuple(
             admitted for admitted in done if not admitted.error or (admitted.id, admitted.error) not in before
         )

@@ -1,7 +1,7 @@
 """A watcher's decisions: which events matter, and which findings may disappear without action. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from clawker_fw.agents import judge
@@ -105,25 +105,24 @@ class Ours:
     """Containers that don't run yet, or no longer, and will be on our networks when they do."""
 
 
-def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
+def ours(project: str, observed: Observed | None = None, admits: str = "") -> Ours:
     """Return a project's names, containers and images. Containers on the network `admits` are to be attached."""
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
     names |= {*network_names(project).values(), publishing_name(project), *filter(None, [admits])}
-    if seen is None:
-        return Ours(frozenset(names), lock_name(project))
-    containers = [sibling.container for sibling in (*seen.siblings.values(), *seen.leftovers)]
-    containers += [relay.container for relay in seen.relays]
-    images = {text for reference, view in seen.images.items() for text in (reference, view.id if view else "")}
-    return Ours(
-        frozenset(names),
-        lock_name(project),
-        frozenset(container.id for container in containers),
-        frozenset(images - {""}),
-        frozenset(agent.id for agent in seen.agents),
-        frozenset(publisher.id for publisher in seen.publishers),
-        frozenset(
-            listed.id for listed in seen.listing if not listed.attached and not names.isdisjoint(listed.networks)
-        ),
+    own = Ours(frozenset(names), lock_name(project))
+    if observed is None:
+        return own
+    containers = [sibling.container for sibling in (*observed.siblings.values(), *observed.leftovers)]
+    containers += [relay.container for relay in observed.relays]
+    images = {text for reference, view in observed.images.items() for text in (reference, view.id if view else "")}
+    unattached = (container for container in observed.listing if not container.attached)
+    return replace(
+        own,
+        containers=frozenset(container.id for container in containers),
+        images=frozenset(images - {""}),
+        agents=frozenset(agent.id for agent in observed.agents),
+        publishers=frozenset(publisher.id for publisher in observed.publishers),
+        waiting=frozenset(container.id for container in unattached if not names.isdisjoint(container.networks)),
     )
 
 

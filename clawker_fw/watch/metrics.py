@@ -69,9 +69,8 @@ class Metrics:
 
     def _set_verdict(self, group: str, sibling: Sibling, verdict: Verdict | None) -> None:
         for candidate in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
-            self._verdict.labels(sibling.value, candidate.value, group).set(
-                candidate is (verdict or Verdict.UNKNOWN)
-            )
+            gauge = self._verdict.labels(sibling.value, candidate.value, group)
+            gauge.set(candidate is (verdict or Verdict.UNKNOWN))
 
     def report(self, group: str, decision: Decision) -> None:
         """Count a decision about a group's stack."""
@@ -88,9 +87,8 @@ class Metrics:
             for key in itertools.product(Sibling, Layer, Cause):
                 self._findings.labels(*(part.value for part in key), group).set(tally[key])
             for confinement in Confinement:
-                self._agents.labels(confinement.value, group).set(
-                    sum(one.confinement is confinement for one in decision.agents)
-                )
+                number = sum(agent.confinement is confinement for agent in decision.agents)
+                self._agents.labels(confinement.value, group).set(number)
             self._addresses.remove_by_labels({_GROUP: group})
             for agent in decision.agents:
                 self._addresses.labels(agent.name, agent.address, group).set(1)

@@ -73,21 +73,21 @@ def write_admitted(admitted: Admitted) -> None:
     LOG.log(level, "agent_admitted", extra={"fields": fields, "line": f"agent  {admitted.name} {done}"})
 
 
-def write_presence(seen: Presence) -> None:
+def write_presence(presence: Presence) -> None:
     """Log that an agent has come, moved or left."""
-    agent = seen.agent
+    agent = presence.agent
     values = {
-        "change": seen.change.value,
+        "change": presence.change.value,
         "agent": agent.name,
         "id": agent.id,
         "image": agent.image,
         "address": agent.address,
-        "address_before": seen.before,
+        "address_before": presence.before,
         "since": agent.since,
     }
     fields = {name: value for name, value in values.items() if value}
-    moved = f"from {seen.before} to " if seen.before else ""
-    line = f"agent  {agent.name} {seen.change}  {moved}{agent.address}".rstrip()
+    moved = f"from {presence.before} to " if presence.before else ""
+    line = f"agent  {agent.name} {presence.change}  {moved}{agent.address}".rstrip()
     LOG.info("agent_presence", extra={"fields": fields, "line": line})
 
 

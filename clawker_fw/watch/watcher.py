@@ -6,7 +6,7 @@ An event is only a reason to compare. `schedule.py` has timing and retries, `dec
 import dataclasses
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -233,33 +233,34 @@ class Watcher:
 
     def _looked(self, engine: EngineWriter, work: "_Work", began: float, wall: float) -> Decision:
         self._unreachable = ""
-        if ending := work.seen.blueprint.rules.ending(self._place.wall()):
+        if ending := work.comparison.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
-        renewed = (work.seen.provision.renewed_at, work.seen.provided.renewed_at)
+        renewed = (work.comparison.provision.renewed_at, work.comparison.provided.renewed_at)
         due = [moment - wall for moment in renewed if moment is not None]
-        if (vault := work.seen.blueprint.vault) and (asking := vault.due) is not None:
+        if (vault := work.comparison.blueprint.vault) and (asking := vault.due) is not None:
             due.append(asking - vault.clock() + self._place.clock() - began)
         for seconds in due:
             if seconds > 0:  # what was due before could not be done: the next look in order tries it again
                 self._schedule.by(began + seconds)
-        self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
+        self._own = ours(self._orders.project, work.comparison.observed, self._orders.admits)
         decision = self._act_on(engine, work)
-        self._see_to_agents(engine, work.seen.observed, work.seen.agents)
-        warnings = tuple(notice.message for notice in work.seen.notices)
-        return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
+        self._see_to_agents(engine, work.comparison.observed, work.comparison.agents)
+        warnings = tuple(notice.message for notice in work.comparison.notices)
+        return dataclasses.replace(decision, warnings=warnings, agents=work.comparison.agents)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
         """Report agents that come and go, act on open ones, attach services, and compare after a change."""
         for change in self._present.changes(agents):
             self._place.report_presence(change)
-        opened = self._guard.act(engine, observed, agents)
-        for open_agent in opened:
+        errors = []
+        for open_agent in self._guard.act(engine, observed, agents):
             self._place.report_open(open_agent)
-        admitted = self._admission.act(engine, observed)
-        for container in admitted:
+            if open_agent.action is not OnOpen.WARN:
+                errors.append(open_agent.error)
+        for container in self._admission.act(engine, observed):
             self._place.report_admitted(container)
-        acted = [open_agent.error for open_agent in opened if open_agent.action is not OnOpen.WARN]
-        if not all((*acted, *(admitted.error for admitted in admitted))):
+            errors.append(container.error)
+        if not all(errors):
             self._again(SPACING)
 
     def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
@@ -298,16 +299,16 @@ class Watcher:
         except FirewallError as error:
             return self._by_what_was_good(engine, facts, error)
         try:
-            seen = pipeline.compare(engine, fresh)
-            records.require_same_origin(seen.observed, fresh.origin)
-            self._trust.accept(fresh, seen.observed)
+            comparison = pipeline.compare(engine, fresh)
+            records.require_same_origin(comparison.observed, fresh.origin)
+            self._trust.accept(fresh, comparison.observed)
         except EngineError:
             raise  # the last good ones are compared with the same engine
         except FirewallError as error:
             return self._by_what_was_good(engine, facts, error)
         except Exception as error:  # noqa: BLE001 - see `_blueprint`
             return self._by_what_was_good(engine, facts, _unusable(error))
-        return _Work(seen)
+        return _Work(comparison)
 
     def _by_what_was_good(self, engine: EngineWriter, facts: EngineFacts, error: FirewallError) -> "_Work":
         """Compare with the last good settings, because of an error of the current ones.
@@ -318,16 +319,16 @@ class Watcher:
         good = self._trust.good(facts)
         if good is None:
             raise _NothingGoodError(error)
-        seen = pipeline.compare(engine, good)
-        if not self._trust.holds(seen.observed):
+        comparison = pipeline.compare(engine, good)
+        if not self._trust.holds(comparison.observed):
             raise _NothingGoodError(error)
-        self._trust.notice(seen.observed, good)
+        self._trust.notice(comparison.observed, good)
         being_written = self._is_being_written(error)
         try:
-            self._trust.require_latest(seen.observed)
+            self._trust.require_latest(comparison.observed)
         except SettingsError:
             being_written = True
-        return _Work(seen, error, WITHOUT_SETTINGS if being_written else CLOSING)
+        return _Work(comparison, error, WITHOUT_SETTINGS if being_written else CLOSING)
 
     def _is_being_written(self, error: FirewallError) -> bool:
         """Whether a person may be writing other settings, judged by the current ones' error."""
@@ -351,24 +352,22 @@ class Watcher:
         Differences from applied settings are expired rules, which need no `reload`. A stack that is down when the
         watcher starts is created, but not by earlier settings.
         """
-        seen = work.seen
-        causes, now = CLOSED[self._orders.heal], seen.blueprint.origin
-        self._starting = self._starting and seen.observed.absent
+        comparison = work.comparison
+        causes, now = CLOSED[self._orders.heal], comparison.blueprint.origin
+        self._starting = self._starting and comparison.observed.absent
         if causes and self._starting and not work.unused:
             return frozenset(Cause)
-        applied = {origin.digest for origin in records.recorded_origins(seen.observed)}
+        applied = {origin.digest for origin in records.recorded_origins(comparison.observed)}
         return causes | {Cause.SETTINGS} if causes and now and applied == {now.digest} else causes
 
     def _decide(self, engine: EngineWriter, work: "_Work", options: ConvergeOptions) -> Decision:
-        seen = work.seen
-        closing = options.within(seen.diff).findings
-        answer, wait = self._answer(seen.diff.findings, closing)
+        diff = work.comparison.diff
+        answer, wait = self._answer(diff.findings, options.within(diff).findings)
         if answer is Reaction.HEAL:
             return self._heal(engine, options, work)
         if wait is not None:
             self._again(wait)
-        findings = seen.diff.findings
-        return Decision(self._next, answer, 0, seen.diff.verdicts, findings, left=findings, wait=wait)
+        return Decision(self._next, answer, 0, diff.verdicts, diff.findings, left=diff.findings, wait=wait)
 
     def _answer(
         self, findings: tuple[Finding, ...], closing: tuple[Finding, ...]
@@ -396,22 +395,22 @@ class Watcher:
     def _settings_of(self, engine: EngineWriter, work: "_Work") -> Blueprint:
         """Return the blueprint to apply under the lock. Raise FirewallError if a person may be writing another."""
         if work.unused:
-            return work.seen.blueprint
+            return work.comparison.blueprint
         facts = engine.facts()
         try:
             fresh = self._blueprint(facts)
-            self._trust.accept(fresh, work.seen.observed)
+            self._trust.accept(fresh, work.comparison.observed)
         except FirewallError as error:
             if self._is_being_written(error):
                 raise
-            return dataclasses.replace(work.seen.blueprint, last_good=True)
+            return dataclasses.replace(work.comparison.blueprint, last_good=True)
         return fresh
 
     def _heal(self, engine: EngineWriter, options: ConvergeOptions, work: "_Work") -> Decision:
         """Close the findings as `run` would, under its lock. With the last good settings, compare again first."""
-        seen = work.seen
-        closing = options.within(seen.diff).findings
-        applying = seen.blueprint
+        comparison = work.comparison
+        closing = options.within(comparison.diff).findings
+        applying = comparison.blueprint
 
         def read() -> Blueprint:
             nonlocal applying
@@ -427,29 +426,29 @@ class Watcher:
         )
         failure: FirewallError | None = None
         wait: float | None = None
-        before = None if work.unused else seen
-        if seen.observed.absent:
+        before = None if work.unused else comparison
+        if comparison.observed.absent:
             self._place.report_absent()
         try:
-            seen_after = converge.converge(engine, read, options, run_context, before)
+            after = converge.converge(engine, read, options, run_context, before)
         except StoppedError as error:
-            seen_after, outcome, failure = seen, RunOutcome.STOPPED, error
+            after, outcome, failure = comparison, RunOutcome.STOPPED, error
         except FirewallError as error:
-            seen_after, outcome, failure = seen, RunOutcome.FAILED, error
+            after, outcome, failure = comparison, RunOutcome.FAILED, error
             wait = self._failed(error, closing)
             self._again(wait)
         else:
             outcome = RunOutcome.DONE
-            self._own = ours(self._orders.project, seen_after.observed, self._orders.admits)
+            self._own = ours(self._orders.project, after.observed, self._orders.admits)
             self._healed(closing)
         return Decision(
             self._next,
             Reaction.HEAL,
             0,
-            seen_after.diff.verdicts,
-            findings=seen.diff.findings,
+            after.diff.verdicts,
+            findings=comparison.diff.findings,
             healed=closing,
-            left=seen_after.diff.findings,
+            left=after.diff.findings,
             outcome=outcome,
             error=failure,
             wait=wait,
@@ -470,13 +469,8 @@ class Watcher:
         unwell = {sibling for sibling in Sibling if is_unwell(closing, sibling)}
         if unwell:
             self._unwell_at = now
-            self._tried |= _keys(
-                tuple(
-                    finding
-                    for finding in closing
-                    if finding.sibling in unwell and finding.action is Action.REPLACE
-                )
-            )
+            replaced = (finding for finding in closing if finding.action is Action.REPLACE)
+            self._tried |= _keys(finding for finding in replaced if finding.sibling in unwell)
             self._healing.failed(now)
         elif self._unwell_at is None:
             self._forget_failures()
@@ -490,7 +484,7 @@ class Watcher:
 class _Work:
     """A comparison, and the actions allowed on it. `unused` is why the current settings were not used."""
 
-    seen: pipeline.Comparison
+    comparison: pipeline.Comparison
     unused: FirewallError | None = None
     actions: frozenset[Action] = CLOSING
 
@@ -515,5 +509,5 @@ def _unusable(error: Exception) -> FirewallError:
     )
 
 
-def _keys(findings: tuple[Finding, ...]) -> frozenset[tuple[Sibling, str, str]]:
+def _keys(findings: Iterable[Finding]) -> frozenset[tuple[Sibling, str, str]]:
     return frozenset((finding.sibling, finding.layer.value, finding.field) for finding in findings)

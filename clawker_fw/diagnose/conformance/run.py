@@ -43,33 +43,33 @@ class CaseResult:
         return cls(tried.id, tried.what, tried.control, outcome, sorted(tried.holds), outcome in tried.holds)
 
 
-def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
+def perform(engine: EngineWriter, comparison: Comparison) -> list[CaseResult]:
     """Make all attempts against a stack, in a container like an agent's that runs the helper.
 
     Raises:
         RefusedError: when another container already has the name.
         EngineError: when the attempts could not be made.
     """
-    where, policy = addressing(seen.blueprint, seen.observed), seen.blueprint.policy
-    inspected, envoy = inspected_host(policy), str(where.envoy(seen.slots.envoy))
+    where, policy = addressing(comparison.blueprint, comparison.observed), comparison.blueprint.policy
+    inspected, envoy = inspected_host(policy), str(where.envoy(comparison.slots.envoy))
     tried = (
-        *attempts(where, seen.slots, policy),
-        *(attempts_in_tls(envoy, inspected, roots_of(seen.observed).decode()) if inspected else ()),
+        *attempts(where, comparison.slots, policy),
+        *(attempts_in_tls(envoy, inspected, roots_of(comparison.observed).decode()) if inspected else ()),
     )
-    outcomes = _outcomes(engine, seen, tried)
+    outcomes = _outcomes(engine, comparison, tried)
     return [CaseResult.of(case, outcomes.get(case.id, "not tried")) for case in tried]
 
 
-def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -> dict[str, str]:
-    project, address = seen.desired.project, str(addressing(seen.blueprint, seen.observed).trial)
+def _outcomes(engine: EngineWriter, comparison: Comparison, tried: tuple[Case, ...]) -> dict[str, str]:
+    project, address = comparison.desired.project, str(addressing(comparison.blueprint, comparison.observed).trial)
     content = json.dumps([case.instruction() for case in tried]).encode()
-    shape = attachment(seen.desired).shape([HELPER_PATH], ["attempts"])
+    shape = attachment(comparison.desired).shape([HELPER_PATH], ["attempts"])
     spec = ContainerSpec(
         name=trial_name(project),
-        image=seen.observed.siblings[Sibling.COREDNS].container.image,
+        image=comparison.observed.siblings[Sibling.COREDNS].container.image,
         labels=labels.ownership_labels(project),
         shape=replace(shape, networks=dict.fromkeys(shape.networks, address)),
-        files={HELPER: seen.blueprint.helper, ATTEMPTS: public(content)},
+        files={HELPER: comparison.blueprint.helper, ATTEMPTS: public(content)},
     )
     with one_shot(engine, project, spec, _WITHIN) as lines:
         return _answers(lines)

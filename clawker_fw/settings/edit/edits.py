@@ -146,18 +146,18 @@ def add(entries: Sequence[Written], additions: Iterable[Addition], now: float) -
         RefusedError: when a rule of an included file or a preset would have to change, a rule would expire sooner
             or allow less, or an expired rule gets no new expiry.
     """
-    known: dict[object, list[Written]] = {}
+    by_identity: dict[object, list[Written]] = {}
     for entry in entries:
-        known.setdefault(identity(entry.rule), []).append(entry)
+        by_identity.setdefault(identity(entry.rule), []).append(entry)
     end = sum(entry.position is not None for entry in entries)
     changed: dict[int, Fields] = {}
     added: dict[int, Addition] = {}
     """New entries by position: a second addition to the same rule is merged into its entry."""
     results = []
     for addition in additions:
-        same = known.get(identity(addition.rule), [])
+        same = by_identity.get(identity(addition.rule), [])
         if not same:
-            known[identity(addition.rule)] = [Written(addition.rule, end)]
+            by_identity[identity(addition.rule)] = [Written(addition.rule, end)]
             results.append(EditResult(EditOutcome.ADDED, str(addition.rule), addition.rule.place, end))
             added[end] = addition
             end += 1
@@ -172,7 +172,7 @@ def add(entries: Sequence[Written], additions: Iterable[Addition], now: float) -
             if entry.position in added:
                 note = added[entry.position].note if addition.note is None else addition.note
                 added[entry.position] = replace(added[entry.position], rule=after, note=note)
-                known[identity(addition.rule)] = [Written(after, entry.position)]
+                by_identity[identity(addition.rule)] = [Written(after, entry.position)]
             elif fields and entry.position is not None:
                 changed[entry.position] = fields
             if not fields:

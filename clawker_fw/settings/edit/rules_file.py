@@ -80,14 +80,10 @@ class Editable:
     text: str
     group: str | None = None
 
-    def fits(self, change: Edit) -> bool:
-        """Whether the file's form allows this edit in place: adding rules, or changing these ones."""
-        return self._fits(bool(change.added), frozenset(change.changed))
-
     @cache  # noqa: B019 - it lives only as long as a command
-    def _fits(self, added: bool, changed: frozenset[int]) -> bool:  # noqa: FBT001 - the key of a cache
-        note = {"note": "x"}
-        change = Edit(changed=dict.fromkeys(changed, note), added=[{"dst": "a.test"}] if added else ())
+    def fits(self, position: int | None) -> bool:
+        """Whether the file's form allows a change of the rule at a position in place, or else a further rule."""
+        change = Edit(added=[{"dst": "a.test"}]) if position is None else Edit(changed={position: {"note": "x"}})
         try:
             spliced(self.text, change, str(self.path), self.group)
         except SettingsError:

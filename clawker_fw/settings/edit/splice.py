@@ -72,19 +72,19 @@ def spliced(text: str, edit: Edit, source: str, group: str | None = None) -> str
         return text
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)
-    values = parse(text, source)[0] or {}
-    own = own_values(values, own_location(group))
+    values, location = parse(text, source)[0] or {}, own_location(group)
+    own = own_values(values, location)
     rules = [_changed(rule, edit.changed.get(place, {})) for place, rule in enumerate(own.get(KEY) or [])]
     kept = [rule for place, rule in enumerate(rules) if place not in edit.removed]
     meant = [*kept, *map(_read, edit.added)]
-    page, cuts, location = _Page(text), list[_Cut](), own_location(group)
+    page, cuts = _Page(text, location), list[_Cut]()
     expected = _changed(dict(own), edit.sections)
     for name, value in edit.sections.items():
-        cuts += page.section(name, value, expected.get(name), location)
+        cuts += page.section(name, value, expected.get(name))
     if edit.of_rules:
         expected[KEY] = meant
-        cuts += page.cuts(edit, rules, meant, location)
-    after = _replaced(text, cuts)
+        cuts += page.cuts(edit, rules, meant)
+    after = text if page.in_braces else _replaced(text, cuts)
     if not _holds(after, _at(location, values, expected)):
         raise SettingsError(
             "rules-not-editable",
@@ -150,43 +150,42 @@ def pair(name: str, value: object) -> str:
 
 
 class _Page:
-    """A text with the positions in it. Positions are character indexes."""
+    """A text, and the settings at a location in it. Positions are character indexes."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, within: Location) -> None:
         self._text = text
         self._newline = "\r\n" if "\r\n" in text else "\n"
+        self._above: Any = None
+        """The key of the settings."""
+        self._parent: Any = yaml.compose(text, Loader=LOADER)
+        for part in within:
+            self._above, self._parent = _entry(self._parent, str(part))
+        pairs = self._parent.value if isinstance(self._parent, yaml.MappingNode) else []
+        self._indent = " " * pairs[0][0].start_mark.column if pairs else ""
+        self.in_braces = isinstance(self._parent, yaml.MappingNode) and self._parent.flow_style
+        """Whether the settings are in braces: JSON must stay JSON."""
 
-    def cuts(self, edit: Edit, rules: Sequence[Any], meant: Sequence[Any], within: Location) -> Iterator[_Cut]:
-        """Yield the replacements, given the existing `rules` and the `meant` result.
-
-        `within` is the location of the mapping that has the rules.
-        """
-        above, parent, indent = self._parent(within)
-        if isinstance(parent, yaml.MappingNode) and parent.flow_style:  # JSON must stay JSON
-            return
-        key, node = _entry(parent, KEY)
+    def cuts(self, edit: Edit, rules: Sequence[Any], meant: Sequence[Any]) -> Iterator[_Cut]:
+        """Yield the replacements, given the existing `rules` and the `meant` result."""
+        key, node = _entry(self._parent, KEY)
+        before = f"{self._indent}  - "
         if key is None or node is None:
-            yield self._new(above, indent, f"{KEY}:{self._block(f'{indent}  - ', edit.added)}")
+            yield self._new(f"{KEY}:{self._block(before, edit.added)}")
         elif not rules:
             if isinstance(node, yaml.SequenceNode):  # and not a key without a value
                 yield from ((key.end_mark.index + 1, end, "") for _, end, _ in _anew(node, meant))
-            yield self._below(key.end_mark.index, self._block(f"{indent}  - ", edit.added))
+            yield self._below(key.end_mark.index, self._block(before, edit.added))
         elif node.flow_style:
             yield from _anew(node, meant)
         else:
             yield from self._in_lines(key, node, edit, rules)
 
-    def section(
-        self, name: str, value: Fields | Appended | None, meant: object, within: Location
-    ) -> Iterator[_Cut]:
-        """Yield the replacement that sets a setting at a location, appends to it, or removes it."""
-        above, parent, indent = self._parent(within)
-        if isinstance(parent, yaml.MappingNode) and parent.flow_style:
-            return
-        key, node = _entry(parent, name)
+    def section(self, name: str, value: Fields | Appended | None, meant: object) -> Iterator[_Cut]:
+        """Yield the replacement that sets a setting, appends to it, or removes it."""
+        key, node = _entry(self._parent, name)
         if key is None or node is None:
             if value is not None:
-                yield self._new(above, indent, pair(name, meant))
+                yield self._new(pair(name, meant))
         elif value is None:
             yield self._lines(key.start_mark.index, self._end(node))
         elif isinstance(value, Appended) and isinstance(node, yaml.SequenceNode) and not node.flow_style:
@@ -194,21 +193,13 @@ class _Page:
         else:
             yield key.start_mark.index, self._end(node), pair(name, meant)
 
-    def _new(self, above: yaml.Node | None, indent: str, lines: str) -> _Cut:
+    def _new(self, lines: str) -> _Cut:
         """Add a setting below the key of its group, or at the end of the text."""
-        if above is not None:
-            return self._below(above.end_mark.index, f"{self._newline}{indent}{lines}")
+        if self._above is not None:
+            return self._below(self._above.end_mark.index, f"{self._newline}{self._indent}{lines}")
         end = len(self._text)
         start = self._newline if self._text and not self._text.endswith("\n") else ""
         return end, end, f"{start}{lines}{self._newline}"
-
-    def _parent(self, within: Location) -> tuple[Any, Any, str]:
-        """Return the key and the mapping at a location, and the indentation of what is in it."""
-        above, parent = None, yaml.compose(self._text, Loader=LOADER)
-        for part in within:
-            above, parent = _entry(parent, str(part))
-        pairs = parent.value if isinstance(parent, yaml.MappingNode) else []
-        return above, parent, " " * pairs[0][0].start_mark.column if pairs else ""
 
     def _in_lines(
         self, key: yaml.Node, node: yaml.SequenceNode, edit: Edit, rules: Sequence[Any]

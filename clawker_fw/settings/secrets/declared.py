@@ -29,13 +29,13 @@ from clawker_fw.errors import RefusedError, unreadable_settings
 from clawker_fw.rules.destination import is_address, parse_destination
 from clawker_fw.rules.path_words import parse_secret_name
 from clawker_fw.rules.paths import DEFAULT_HEADER
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.files import text_of
 from clawker_fw.settings.invalid_settings import invalid
 
 FILE_NAME = "secrets.yaml"
-HTTPS_PORT, HIGHEST_PORT = 443, 65535
 SHORTEST_REFRESH = 10.0
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}")
@@ -60,7 +60,7 @@ def _header(text: str) -> str:
 def _place(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon:
-        host, port = text, str(HTTPS_PORT)
+        host, port = text, str(Protocol.HTTPS.default_port)
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
         raise ValueError(f"{text!r} is not a host; write `api.example.com`, or `api.example.com:8443`")
     if is_address(host):

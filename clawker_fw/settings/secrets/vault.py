@@ -57,9 +57,8 @@ class Vault:
     _failing: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     """When each failing source began to fail."""
 
-    def values(self, wanted: Iterable[WantedSecret]) -> dict[str, str]:
+    def values(self, secrets: Collection[WantedSecret]) -> dict[str, str]:
         """Return the header values by id. Secrets that can't be obtained are in `problems` instead."""
-        secrets = tuple(wanted)
         self._ask({secret.name for secret in secrets})
         return {
             secret.identity: header_value(kept.value, secret.form)
@@ -67,10 +66,10 @@ class Vault:
             if (kept := self._kept.get(secret.name))
         }
 
-    def require(self, wanted: Collection[WantedSecret]) -> dict[str, str]:
+    def require(self, secrets: Collection[WantedSecret]) -> dict[str, str]:
         """Return the header values by id. Raise SettingsError if a secret can't be obtained."""
-        values = self.values(wanted)
-        for secret in wanted:
+        values = self.values(secrets)
+        for secret in secrets:
             if problem := self.problems.get(secret.name):
                 raise problem
         return values

@@ -38,7 +38,7 @@ def wanted(
     def entry_for(secret: str, host: str, user: str) -> SecretEntry:
         entry = declared.secrets.get(secret)
         if entry is None or host not in entry.hosts:
-            raise _refused(host, user, secret, path, known=entry is not None)
+            raise _refused(host, user, secret, path, is_declared=entry is not None)
         return entry
 
     secrets = set()
@@ -52,9 +52,9 @@ def wanted(
     return tuple(sorted(secrets))
 
 
-def _refused(host: str, user: str, name: str, path: Path, *, known: bool) -> RefusedError:
+def _refused(host: str, user: str, name: str, path: Path, *, is_declared: bool) -> RefusedError:
     place = host.removesuffix(":443")
-    if known:
+    if is_declared:
         return RefusedError(
             "secret-not-for-host",
             f"The secret {name} may not go to {host}, where {user} would send it.",
