@@ -22,7 +22,7 @@ def pipe(tmp_path: Path) -> Path:
 def test_a_pipe_is_read_to_its_end(pipe: Path) -> None:
     """A pipe such as `<(…)` is read to its end, beyond its buffer."""
     # Open for reading as well, the writer neither waits for a reader nor fails while there is none.
-    writer = subprocess.Popen(["sh", "-c", "exec head -c 1000000 /dev/zero 1<>\"$0\"", pipe])
+    writer = subprocess.Popen(["sh", "-c", 'exec head -c 1000000 /dev/zero 1<>"$0"', pipe])
     try:
         content = b""
         while not content:  # until the writer has opened it
