@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import dataplane, fair, groups, machine, noop, replace, replace_time, scale, upstream
+from bench import crowd, dataplane, fair, groups, machine, noop, replace, replace_time, scale, upstream
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "scale": scale.measure,
     "dataplane": dataplane.measure,
     "fair": fair.measure,
+    "crowd": crowd.measure,
     "groups": groups.measure,
     "upstream": upstream.measure,
 }
@@ -35,7 +36,7 @@ def main() -> int:
         machine.OPTION, action="store_true", help="in a virtual machine with version 2 of control groups"
     )
     attacks = parser.add_argument_group("fair, and some others")
-    attacks.add_argument("--seconds", type=float, help="the duration of each attack, instead of 30")
+    attacks.add_argument("--seconds", type=float, help="the duration of each attack (30), or of `crowd` (600)")
     attacks.add_argument(
         "--only",
         action="append",

@@ -166,7 +166,7 @@ def _ground(world: World, nameserver: Program, folder: Path) -> Iterator[Ground]
         firewall.run()
         watched = stack.enter_context(watching(firewall, "--heal", "all"))
         neighbour = firewall.agent(around)
-        siblings = Siblings(docker, firewall, world.engine)
+        siblings = Siblings(docker, firewall)
         until(lambda: neighbour.get(f"https://{_KNOWN}/").ok)
         yield Ground(firewall, around, siblings, nameserver, watched, neighbour)
 

@@ -3,6 +3,7 @@
 Needs a private engine, whose processes are visible under its root.
 """
 
+import os
 import socket
 import threading
 import time
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from docker import APIClient, errors
 
-from devkit.engines import PrivateEngine
 from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
 from devkit.processes import program
@@ -42,7 +42,17 @@ class Siblings:
 
     docker: APIClient
     firewall: Firewall
-    engine: PrivateEngine
+
+    def process(self, sibling: str) -> Path:
+        """Return the folder below /proc of Envoy or CoreDNS."""
+        return program(self.docker, self.firewall.container(sibling))
+
+    def main_thread_seconds(self) -> float:
+        """Return the processor time that Envoy's main thread has used."""
+        envoy = self.process("envoy")
+        _, _, fields = (envoy / "task" / envoy.name / "stat").read_text().rpartition(") ")
+        user, system = fields.split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def lives(self) -> dict[str, tuple[str, str, int]]:
         """Return what changes when a sibling is replaced, dies or is restarted."""
@@ -125,7 +135,7 @@ class Siblings:
         found = {}
         for sibling in SIBLINGS:
             with _missing():
-                found[sibling] = program(self.docker, self.firewall.container(sibling))
+                found[sibling] = self.process(sibling)
         return found
 
 
