@@ -16,7 +16,7 @@ from docker import APIClient, errors
 
 from clawker_fw.rules.until import rfc3339
 from devkit.engines import PrivateEngine, private_engine
-from devkit.firewall import RULES, Firewall, read_until_done
+from devkit.firewall import RULES, SIBLINGS, Firewall, read_until_done
 from devkit.host import client
 from devkit.peers import Peer, Peers
 from devkit.peers import peers as peers_of
@@ -185,6 +185,42 @@ def _refuse(agent: Peer, firewall: Firewall, name: str) -> dict[str, str]:
 
     assert agent.get(f"http://{name}/").kind == "dns-nxdomain"
     return until(shown)
+
+
+def test_groups_keep_their_own_rules_while_the_disk_is_full(narrow: PrivateEngine, tmp_path: Path) -> None:
+    """A rule taken from one group is refused there at once, and nothing of the other group changes."""
+    filler, firewall = filler_of(narrow), Firewall(narrow.host, "crew", tmp_path)
+    groups = {"web": "a.test", "work": "h.test"}
+    firewall.write(groups={group: {"rules": [_plain(name)]} for group, name in groups.items()})
+    with closing(client(narrow.host)) as docker, peers_of(docker) as around:
+        firewall.run()
+        stacks = firewall.call("status", "--format", "json").expect().json["stacks"]
+        agents = {}
+        for group, name in groups.items():
+            around.origin(f"crew-{group}-egress", [*groups.values()], "--http", "80")
+            (how,) = (stack["agent"] for stack in stacks if stack["group"] == group)
+            agents[group] = around.agent(how["network"], how["dns"])
+            assert agents[group].get(f"http://{name}/").ok
+        try:
+            fill(filler)
+            for group, agent in agents.items():
+                assert [name for name in groups.values() if agent.get(f"http://{name}/").ok] == [groups[group]]
+            other = [docker.inspect_container(f"crew-work-{sibling}")["State"] for sibling in SIBLINGS]
+            firewall.write(groups={"web": {}, "work": {"rules": [_plain("h.test")]}})
+            firewall.call("reload").expect()
+            assert not agents["web"].get("http://a.test/").ok
+            assert agents["work"].get("http://h.test/").ok
+            after = [docker.inspect_container(f"crew-work-{sibling}")["State"] for sibling in SIBLINGS]
+            assert [state["StartedAt"] for state in after] == [state["StartedAt"] for state in other]
+            assert firewall.current()
+        finally:
+            filler.unlink(missing_ok=True)
+            around.remove_all()
+            firewall.call("down", "--force")
+
+
+def _plain(name: str) -> dict[str, object]:
+    return {"dst": name, "proto": "http", "allow_private": True}
 
 
 def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
