@@ -322,7 +322,7 @@ class _Performer:
         try:
             problems = Helper(self._engine, step.prober).agents_see(step.place)
         except EngineError as error:
-            return [f"agents' view: {error}"]
+            return [f"agents' view: {error}", *last_words(self._engine, step.prober)]
         return [f"agents would see: {problem}" for problem in problems]
 
     def _ask(self, container: str, *, starting: bool = False) -> Probe | None:

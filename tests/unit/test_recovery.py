@@ -104,6 +104,24 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
+def test_a_coredns_that_stopped_is_named_for_the_envoy_it_tests(release: Release) -> None:
+    """The CoreDNS that tests a new Envoy has stopped: the error says so, with its log."""
+
+    class Stopping(MemoryEngine):
+        def start(self, container: str) -> None:
+            super().start(container)
+            inside = self.inside(container)
+            if Sibling.COREDNS in inside.spec.name:
+                inside.status, inside.exit_code = "exited", 1
+                inside.log.append("exec /coredns: exec format error")
+
+    engine = Stopping()
+    error = _not_ready(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    stopped, *log = error.context[-2:]
+    assert stopped == "agents' view: The engine could not run fwctl see in clawker-coredns: it is exited."
+    assert log == ["log: exec /coredns: exec format error"]
+
+
 def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     """The hint says what serves after a failure: nothing on a first run, otherwise the former containers."""
     engine = NeverReady()
