@@ -318,7 +318,7 @@ def test_requests_beyond_an_agent_s_rate_wait(
             connection.sendall(b"GET /v1/x HTTP/1.1\r\nHost: a.test\r\n\r\n")
             assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
             took.append(time.monotonic() - began)
-    assert took[1] >= bounds.WAIT_SECONDS > max(took[0], took[2])
+    assert took[1] > 0.9 * bounds.WAIT_SECONDS > max(took[0], took[2])  # Envoy rounds its timers
     assert [{*asked.headers} for asked in host.reached] == [{"host"}] * 3
 
 
