@@ -28,7 +28,6 @@ from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import chains, lookups, tls_interception
 from clawker_fw.stack.envoy import http as through
-from clawker_fw.stack.envoy.bootstrap import BootstrapValues
 from clawker_fw.stack.envoy.bootstrap import bootstrap as rendered
 from clawker_fw.stack.envoy.lookups import SUBTREES
 from clawker_fw.stack.envoy.messages import THROUGH_RULES, extension
@@ -99,7 +98,7 @@ FORWARDING = ("guarded", "exempt")
 def shipped(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - values of several types
     """Return the bootstrap that is shipped, with these values."""
     usual = {"project": "test", "guarded": "", "exempt": "", "heap": 1 << 30, "connections": 1, "trusted_ca": ""}
-    return rendered(BootstrapValues(**{"admin_socket": "", **usual, **values}))
+    return rendered(**{"admin_socket": "", **usual, **values})
 
 
 def shipped_clusters(*beginnings: str, **values: str) -> list[dict[str, Any]]:

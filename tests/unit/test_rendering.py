@@ -7,7 +7,7 @@ from hypothesis import given, strategies
 
 from clawker_fw import rendering
 from clawker_fw.rendering import parsed, render
-from clawker_fw.stack.envoy.bootstrap import BootstrapValues, bootstrap
+from clawker_fw.stack.envoy.bootstrap import bootstrap
 
 VALUES = {"guarded": "10.0.0.1", "exempt": "10.0.0.2", "heap": 1, "connections": 2, "admin_socket": "/a"}
 
@@ -15,8 +15,8 @@ VALUES = {"guarded": "10.0.0.1", "exempt": "10.0.0.2", "heap": 1, "connections":
 @given(strategies.text())
 def test_no_value_becomes_structure(text: str) -> None:
     """Any value stays text in the bootstrap, in its place."""
-    usual = bootstrap(BootstrapValues(project="p", trusted_ca="/ca", **VALUES))  # type: ignore[arg-type]
-    made = bootstrap(BootstrapValues(project=text, trusted_ca="/ca", **VALUES))  # type: ignore[arg-type]
+    usual = bootstrap(project="p", trusted_ca="/ca", **VALUES)
+    made = bootstrap(project=text, trusted_ca="/ca", **VALUES)
     assert made["node"].pop("id") == f"{text}-envoy"
     usual["node"].pop("id")
     assert made == usual

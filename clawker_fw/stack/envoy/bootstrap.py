@@ -1,6 +1,5 @@
 """Envoy's bootstrap: `templates/bootstrap.yaml.j2`, parsed as Envoy parses it."""
 
-from dataclasses import asdict, dataclass
 from typing import cast
 
 from clawker_fw.rendering import parsed
@@ -13,45 +12,24 @@ from clawker_fw.stack.resources import WATCHED
 TEMPLATE = "bootstrap.yaml.j2"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyValues:
-    """The upstream proxy: its name (`looked_up`) or address, its CAs, our source, and its secret's name."""
+def bootstrap(**values: object) -> Json:
+    """Return the bootstrap. Parsing it here finds quoting errors in the template before Envoy starts.
 
-    address: str
-    port: int
-    looked_up: bool
-    tls: bool
-    trusted_ca: str
-    source: str
-    secret: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BootstrapValues:
-    """The values of the template.
-
-    `guarded` and `exempt` are the source addresses of rules without and with `allow_private`. `heap` is in bytes,
-    `connections` counts those of agents, `trusted_ca` is the file with the CAs for hosts' certificates.
+    `values` are those of the template that differ between stacks. `guarded` and `exempt` are the source addresses
+    of rules without and with `allow_private`. `heap` is in bytes, `connections` counts those of agents,
+    `trusted_ca` is the file with the CAs for hosts' certificates. `proxy` is the upstream proxy: its name
+    (`looked_up`) or address, its CAs, our source, and its secret's name.
     """
-
-    project: str
-    guarded: str
-    exempt: str
-    heap: int
-    connections: int
-    trusted_ca: str
-    admin_socket: str
-    proxy: ProxyValues | None = None
-    signer_socket: str = f"{signing.FOLDER}/{signing.SOCKET}"
-    page_socket: str = http.PAGE_SOCKET
-    forwarder: str = lookups.FORWARDER
-    again: str = SENT_AGAIN
-    repeatable: str = "|".join(REPEATABLE)
-    largest_program: int = LARGEST_PROGRAM
-    hot: str = f"{container.VOLUME}/{container.HOT}"
-    watched: str = f"{WATCHED}/"
-
-
-def bootstrap(values: BootstrapValues) -> Json:
-    """Return the bootstrap. Parsing it here finds quoting errors in the template before Envoy starts."""
-    return cast("Json", parsed(TEMPLATE, bounds=bounds, **asdict(values)))
+    usual: Json = {
+        "bounds": bounds,
+        "proxy": None,
+        "signer_socket": f"{signing.FOLDER}/{signing.SOCKET}",
+        "page_socket": http.PAGE_SOCKET,
+        "forwarder": lookups.FORWARDER,
+        "again": SENT_AGAIN,
+        "repeatable": "|".join(REPEATABLE),
+        "largest_program": LARGEST_PROGRAM,
+        "hot": f"{container.VOLUME}/{container.HOT}",
+        "watched": f"{WATCHED}/",
+    }
+    return cast("Json", parsed(TEMPLATE, **{**usual, **values}))

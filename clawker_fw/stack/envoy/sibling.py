@@ -30,7 +30,7 @@ from clawker_fw.stack.envoy import (
     tls_interception,
     upstream,
 )
-from clawker_fw.stack.envoy.bootstrap import BootstrapValues, ProxyValues, bootstrap
+from clawker_fw.stack.envoy.bootstrap import bootstrap
 from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
@@ -145,7 +145,7 @@ def boot(
     A running Envoy never requests a secret that its table lacked at start (1.40). So `secrets` lists the ids, and
     a new one needs another Envoy.
     """
-    values = BootstrapValues(
+    bootstrapped = bootstrap(
         project=project,
         guarded=str(addressing.guarded(slot)),
         exempt=str(addressing.exempt(slot)),
@@ -170,7 +170,7 @@ def boot(
         "usage": {"except": list(map(str, trying))},
     }
     return {
-        "boot/bootstrap.json": public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode()),
+        "boot/bootstrap.json": public(json.dumps(bootstrapped, indent=1, sort_keys=True).encode()),
         "boot/agents-page.txt": public(render("agents-page.txt.j2").encode()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),
@@ -178,17 +178,17 @@ def boot(
     }
 
 
-def _proxy(proxy: Proxy, addressing: Addressing, slot: int, *, own_authorities: bool) -> ProxyValues:
+def _proxy(proxy: Proxy, addressing: Addressing, slot: int, *, own_authorities: bool) -> Json:
     address = str(addressing.egress_gateway) if proxy.host == HOST else proxy.host
-    return ProxyValues(
-        address=address,
-        port=proxy.port,
-        looked_up=address_of(address) is None,
-        tls=proxy.tls,
-        trusted_ca=f"{container.VOLUME}/{upstream.AUTHORITIES}" if own_authorities else TRUSTED,
-        source=str(addressing.proxied(slot)),
-        secret=upstream.secret_name(proxy),
-    )
+    return {
+        "address": address,
+        "port": proxy.port,
+        "looked_up": address_of(address) is None,
+        "tls": proxy.tls,
+        "trusted_ca": f"{container.VOLUME}/{upstream.AUTHORITIES}" if own_authorities else TRUSTED,
+        "source": str(addressing.proxied(slot)),
+        "secret": upstream.secret_name(proxy),
+    }
 
 
 def hot(
