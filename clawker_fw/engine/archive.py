@@ -13,7 +13,7 @@ from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
 from clawker_fw.model.files import File, Files
 from clawker_fw.stack.container import VOLUME
-from clawker_fw.stack.files import FOLDER, as_read
+from clawker_fw.stack.files import FOLDER
 
 CHUNK = 1 << 16
 """Bytes per read, few enough for the allocator to return the memory to the system."""
@@ -99,7 +99,8 @@ def _readable() -> Iterator[None]:
 
 def _read_member(content: bytes, member: tarfile.TarInfo, root: tuple[int, int]) -> File:
     owner = (_inside(member.uid, root[0]), _inside(member.gid, root[1]))
-    return as_read(content, stat.S_IMODE(member.mode), owner)
+    mode = stat.S_IMODE(member.mode)
+    return File(content, mode, owner, secret=not mode & stat.S_IROTH)  # unless everyone may read it there
 
 
 def _inside(identity: int, root: int) -> int:

@@ -361,7 +361,7 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
                 f"There are {len(named)} networks called {name}, so the name is ambiguous.",
                 context=[
                     f"{network.id}, {network.driver}, made by "
-                    f"{'clawker-fw' if labels.is_ours(network.labels, project) else 'another program'}"
+                    f"{'another program' if labels.lacking(network.labels, project) else 'clawker-fw'}"
                     for network in named
                 ],
                 hint="Remove the unused one with `docker network rm ID`.",

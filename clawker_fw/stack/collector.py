@@ -4,7 +4,6 @@ Envoy has its certificate and key in its clusters, CoreDNS in `hot/telemetry/tel
 written, and read back from a stack, here.
 """
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from clawker_fw.model.files import File, Files
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy.messages import TYPES, Json, typed
-from clawker_fw.stack.files import read_record, secret
+from clawker_fw.stack.files import canonical, read_record, secret
 from clawker_fw.stack.resources import PRIVATE_KEY, Resource, declared
 
 CONNECTION, REQUEST, QUERY = "clawker_fw.connection", "clawker_fw.request", "dns.query"
@@ -95,7 +94,7 @@ def coredns_file(telemetry: TelemetryTarget | None, relay: str, slot: int) -> Fi
         "sample": telemetry.sample,
         "resource": telemetry.resource(Sibling.COREDNS, slot),
     }
-    return secret(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+    return secret(canonical(document))
 
 
 def running(files: Mapping[Sibling, Files]) -> Running:

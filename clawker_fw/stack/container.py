@@ -16,7 +16,7 @@ from clawker_fw.model.observed import Attempt
 from clawker_fw.model.origin import Origin
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack.capacity import Capacity
-from clawker_fw.stack.files import public, read_record
+from clawker_fw.stack.files import canonical, public, read_record
 
 VOLUME = "/fw"
 """The mount point of the volume with all our files. The rest of the file system is read-only."""
@@ -341,7 +341,7 @@ NO_ATTEMPT = public(b"{}")
 
 def state_record(kept: Attempt | Origin) -> File:
     """Return the record of a failed attempt, or of the origin of the settings."""
-    return public(json.dumps(dataclasses.asdict(kept), sort_keys=True, separators=(",", ":")).encode())
+    return public(canonical(dataclasses.asdict(kept)))
 
 
 def read_attempt(note: bytes) -> Attempt | None:

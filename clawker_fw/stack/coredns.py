@@ -11,7 +11,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
 from clawker_fw.stack import collector, container, expiry, name_list, virtual
 from clawker_fw.stack.capacity import Capacity, allot
-from clawker_fw.stack.files import public
+from clawker_fw.stack.files import canonical, public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
 from clawker_fw.stack.topology import Addressing, network_names
 
@@ -51,11 +51,7 @@ networking/ip-sysctl). So the service address stays unambiguous during a takeove
 
 
 def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
-    """Return what CoreDNS may use.
-
-    Raises:
-        SettingsError: if the settings ask for more than there is.
-    """
+    """Return what CoreDNS may use. Raise SettingsError if the settings ask for more than there is."""
     return allot(Sibling.COREDNS, resources.coredns, machine, _MEMORY, _room)
 
 
@@ -129,7 +125,7 @@ def hot(
     envoy_slot = slots.envoy
     probed = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
     return {
-        container.PROBER: public(json.dumps(probed, sort_keys=True, separators=(",", ":")).encode()),
+        container.PROBER: public(canonical(probed)),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         name_list.RULES: public(name_list.record(names.rules.lines)),
         collector.FILE: collector.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),

@@ -19,8 +19,6 @@ READERS = (65532, 65532)
 SIGNERS = (65531, 65531)
 """The owner of the signer's keys, and the group that only the signer is in (`Signers` in `go/internal/users`)."""
 
-_READ_BY_ALL = 0o004
-
 FOLDER = File(b"", 0o755, ROOT)
 """The mode and owner of every folder, including the volume itself."""
 
@@ -45,16 +43,16 @@ def signers(content: bytes) -> File:
     return File(content, 0o440, SIGNERS, secret=True)
 
 
-def as_read(content: bytes, mode: int, owner: tuple[int, int]) -> File:
-    """Return a file as read from a container. Unless everyone may read it there, it counts as a secret."""
-    return File(content, mode, owner, secret=not mode & _READ_BY_ALL)
-
-
 AT_REST = File(b"", 0o600, SIGNERS, secret=True)
 """The mode and owner of secrets that outlive a container. The signer gets the open file."""
 
 RECORD = public(b"")
 """The mode and owner of records."""
+
+
+def canonical(value: object) -> bytes:
+    """Return a value as JSON in canonical form."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_record(content: bytes | str) -> Any:  # noqa: ANN401 - any JSON

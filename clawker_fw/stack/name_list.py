@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from clawker_fw.model.files import Files
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import container
-from clawker_fw.stack.files import read_record
+from clawker_fw.stack.files import canonical, read_record
 from clawker_fw.stack.resources import Resource
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
     _add_expired(policy, names)
     observed = _observed(policy, names)
     names[PAGE] = {**names.get(PAGE, {}), "at": _ENVOY}  # whatever the rules say
-    document = {"ttl": TTL, "addresses": bases, "names": names, **observed}
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return canonical({"ttl": TTL, "addresses": bases, "names": names, **observed})
 
 
 def _add_expired(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:

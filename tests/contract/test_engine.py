@@ -122,7 +122,7 @@ def test_whose_a_container_is(engine: EngineWriter, stack: Desired) -> None:
     theirs = engine.create_container(bare)
     listed = {each.id: each for each in engine.listing()}
     for container, project in ((ours, stack.project), (theirs, "")):
-        assert labels.is_ours(listed[container].labels, stack.project, *labels.MADE_WITH)
+        assert not labels.lacking(listed[container].labels, stack.project, *labels.MADE_WITH)
         assert (listed[container].project, view(engine, container).project) == (project, project)
         assert dict(listed[container].volumes) == dict(view(engine, container).volumes)
     assert set(listed[ours].volumes) == {VOLUME}

@@ -77,9 +77,9 @@ def test_no_step_names_what_is_not_ours(
                 if step.container.startswith("clawker-"):
                     continue  # a container that the plan itself creates
                 found = engine.inside(step.container).spec.labels
-                assert labels.is_ours(found, "clawker")
+                assert not labels.lacking(found, "clawker")
             case Create():
-                assert labels.is_ours(step.spec.labels, "clawker")
+                assert not labels.lacking(step.spec.labels, "clawker")
             case Detach():
                 raise AssertionError("a run never takes an agent off its network")
     stacks.converged(engine, blueprint)

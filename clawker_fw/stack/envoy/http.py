@@ -44,9 +44,6 @@ _RATE = "filters.http.local_ratelimit.v3.LocalRateLimit"
 WAITS = "x-clawker-fw-waits"
 """The header that marks a request to be delayed. If an agent sends it, its request is delayed as well."""
 
-_NAMED = "%CEL(request.headers[':authority'].lowerAscii())%"
-"""The name in lower case, as Envoy writes server names of TLS: its cache of names is case-sensitive."""
-
 _EVERYTHING: Json = {"numerator": 100}
 
 PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
@@ -83,24 +80,23 @@ def listener(serving: Serving) -> list[Json]:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
     by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
-    matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name)
     how = serving.limits.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
     # Requests without a rule are logged by the listener at which they arrive.
     way: Json = {"proxy": policy.rules.proxy, "absolute": True}
     every = (chains.forwarding(chosen, f"http-{port}", *how, **way) for port, chosen in used.items())
     log = refusals.to_nowhere(serving)
-    return [internal_listener(THROUGH_RULES, matcher, [*itertools.chain.from_iterable(every)], log)]
+    return [internal_listener(THROUGH_RULES, by_name, [*itertools.chain.from_iterable(every)], log)]
 
 
-def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
-    """Return a listener to which only Envoy itself connects."""
+def internal_listener(name: str, by_port: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
+    """Return a listener to which only Envoy itself connects. `by_port` are the matchers that select a chain."""
     return messages.listener(
         name,
         name,
         internal_listener={},
         per_connection_buffer_limit_bytes=bounds.INNER_BUFFER,
         access_log=list(access_log),
-        filter_chain_matcher=matcher,
+        filter_chain_matcher=chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port),
         filter_chains=list(filter_chains),
     )
 
@@ -139,6 +135,8 @@ def connection_manager(serving: Serving) -> Json:
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
     proxy = serving.policy.rules.proxy
+    # In lower case, as Envoy writes server names of TLS: its cache of names is case-sensitive.
+    name = "%CEL(request.headers[':authority'].lowerAscii())%"
     path = ["path"] if proxy else []
     without = refusals.of_details(injected.MISSING)
     no_secret = [answering(without, f"{Reason.NO_SECRET.sentence}\n", status_code=503)] if proxy else []
@@ -150,7 +148,7 @@ def connection_manager(serving: Serving) -> Json:
             *pacing(),
             _host_names_only(),
             *upstream.replacing(proxy),
-            remembering(_NAMED, "%DOWNSTREAM_LOCAL_PORT%", *refusals.passed("method", *path)),
+            remembering(name, "%DOWNSTREAM_LOCAL_PORT%", *refusals.passed("method", *path)),
             router(),
         ],
         local_reply_config={
@@ -200,11 +198,7 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
             messages.passed_on(HOST, host, messages.cel_formatter(), factory_key=hashed),
             messages.passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
             messages.passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
-            messages.passed_on(
-                _REUSE,
-                f"{agent} {rule} %FILTER_STATE({HOST}:PLAIN)%",
-                factory_key=hashed,
-            ),
+            messages.passed_on(_REUSE, f"{agent} {rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
             *more,
         ],
     )

@@ -27,9 +27,13 @@ _WAIT = "0.050s"
 def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     """Return a route's fields that put a secret into requests. git gets an explanation in place of a 401."""
     per_route = filter_of(f"{PREFIX}{injection.secret}#{injection.form_in(header)}", header)
+    if git:
+        text = f"the host does not accept the secret {injection.secret}"
+        page = messages.page(EXPLAINING, messages.STATUS, {"exact": "401"}, NOT_ACCEPTED, text)
+        per_route[EXPLAINING] = messages.replacing(page)
     return {
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
-        "typed_per_filter_config": {**per_route, **({EXPLAINING: _explanation(injection.secret)} if git else {})},
+        "typed_per_filter_config": per_route,
         # The router removes the agent's header before the cluster adds ours.
         "request_headers_to_remove": [header],
     }
@@ -43,21 +47,12 @@ def source_of(secret: str) -> Json:
 
 def filter_of(secret: str, header: str) -> Json:
     """Return the configuration by which the filter of a cluster puts a secret into a header, for some routes."""
-    credential = source_of(secret)
     kind = "http.injected_credentials.generic.v3.Generic"
-    generic = extension(kind, "generic", header=header, credential=credential)
+    generic = extension(kind, "generic", header=header, credential=source_of(secret))
     injector = extension(
         "filters.http.credential_injector.v3.CredentialInjector", "credential", overwrite=True, credential=generic
     )
     chain = {"typed_config": [injector]}
     action = extension("filters.http.composite.v3.ExecuteFilterAction", FILTER, filter_chain=chain)
-    per_route = {
-        "@type": f"{TYPES}.extensions.filters.http.composite.v3.CompositePerRoute",
-        "matcher": {"on_no_match": {"action": action}},
-    }
-    return {FILTER: per_route}
-
-
-def _explanation(secret: str) -> Json:
-    text = f"the host does not accept the secret {secret}"
-    return messages.replacing(messages.page(EXPLAINING, messages.STATUS, {"exact": "401"}, NOT_ACCEPTED, text))
+    kind = f"{TYPES}.extensions.filters.http.composite.v3.CompositePerRoute"
+    return {FILTER: {"@type": kind, "matcher": {"on_no_match": {"action": action}}}}

@@ -13,14 +13,12 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.stack.envoy import bounds, chains, http, lookups, messages, refusals, tls_interception
+from clawker_fw.stack.envoy import bounds, chains, http, lookups, messages, refusals, tls_interception, usage
 from clawker_fw.stack.envoy.messages import HOST, HOST_NAME, PORT, SOURCE, Json, extension
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 from clawker_fw.stack.envoy.tls_interception import SERVER_NAME
 
 _OPAQUE = "tcp"
-
-_INSPECTOR = "filters.listener.tls_inspector.v3.TlsInspector"
 
 MOST_APART = 256
 """Up to this many ports of rules for tcp and ssh have their own listener. If there are more, every rule has
@@ -81,7 +79,10 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
         [port],
         listener_filters_timeout=f"{bounds.HELLO_SECONDS}s",
         access_log=refusals.of_listener(serving),
-        listener_filters=[extension(_INSPECTOR), _noted(port, serving.reporting)],
+        listener_filters=[
+            extension("filters.listener.tls_inspector.v3.TlsInspector"),
+            _noted(port, serving.reporting),
+        ],
         filter_chain_matcher=_by_protocol(chosen),
         filter_chains=[
             {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},
@@ -135,7 +136,8 @@ def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Js
         ],
     )
     proxy = serving.policy.rules.proxy
-    forwarded = lookups.forwarding(rule, _OPAQUE, serving.limits.idle, name, opaque=True, proxy=proxy)
+    log = usage.of_opaque(name)
+    forwarded = lookups.forwarding(rule, _OPAQUE, serving.limits.idle, name, log=log, proxy=proxy)
     return _from_agents(
         f"{_OPAQUE} {name}:{rule.written_port if len(ports) > 1 else ports[0]}",
         f"port-{_OPAQUE}",  # whose connections `fwctl drain` counts

@@ -15,7 +15,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.upstream import Proxy
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, messages, upstream, usage
+from clawker_fw.stack.envoy import bounds, messages, upstream
 from clawker_fw.stack.envoy.messages import HOST, SHARE, Json, extension
 from clawker_fw.stack.resources import Resource
 
@@ -25,15 +25,7 @@ FORWARDER, DNS_PORT = "127.0.0.53", 53
 RESOURCE = Resource("subtrees", "subtrees/subtrees.json")
 SUBTREES = container.HOT + RESOURCE.path
 
-NAMED, BELOW = "named", "below"
-"""The caches of names in rules, and of all names below them."""
-
-_FORGOTTEN_AFTER = {NAMED: "20s", BELOW: "1s"}
-"""Envoy answers 503 to a request at the moment that it forgets the name. So it keeps names of rules during an
-agent's pauses, but not the names below a subtree, which agents can invent."""
-
 _KINDS = ("guarded", "exempt")
-_PROXIED = "proxied"
 
 
 def share() -> Json:
@@ -44,7 +36,7 @@ def share() -> Json:
 
 def kind(rule: Rule) -> str:
     """Return the kind of source address that Envoy uses for a rule."""
-    return _PROXIED if rule.proxied else _KINDS[rule.allow_private]
+    return "proxied" if rule.proxied else _KINDS[rule.allow_private]
 
 
 def forwarding(
@@ -53,22 +45,21 @@ def forwarding(
     idle: float,
     name: str,
     *,
-    opaque: bool = False,
     log: Json | None = None,
     proxy: Proxy | None = None,
     absolute: bool = False,
 ) -> list[Json]:
     """Return the filters that resolve a connection's host and forward the connection.
 
-    `name` is the host's name, or its format. An `opaque` connection is also logged while open. `idle` is in
-    seconds. `log` are fields of the TCP proxy for its own log. Through the upstream `proxy`, nothing is resolved;
-    plain HTTP is `absolute`, everything else a tunnel.
+    `name` is the host's name, or its format. `idle` is in seconds. `log` are fields of the TCP proxy for its own
+    log. Through the upstream `proxy`, nothing is resolved; plain HTTP is `absolute`, everything else a tunnel.
     """
-    fields: Json = {"stat_prefix": statistics, "idle_timeout": messages.duration(idle)}
-    fields |= usage.of_opaque(name) if opaque else log or {}
+    fields: Json = {"stat_prefix": statistics, "idle_timeout": messages.duration(idle), **(log or {})}
     if rule.proxied and proxy:
         return [upstream.forwarding(proxy, rule.host or name, fields, absolute=absolute)]
-    cache, exact = (BELOW, "") if rule.destination.subtree else (NAMED, "*")
+    # Envoy answers 503 to a request at the moment that it forgets the name. So it keeps names of rules during an
+    # agent's pauses, but not the names below a subtree, which agents can invent.
+    cache, exact, kept = ("below", "", "1s") if rule.destination.subtree else ("named", "*", "20s")
     cluster = f"{kind(rule)} {cache}"
     in_a_share = extension(
         "filters.network.set_filter_state.v3.Config",
@@ -76,7 +67,7 @@ def forwarding(
     )
     looked_up = extension(
         "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
-        dns_cache_config=_cache(cluster, _FORGOTTEN_AFTER[cache]),
+        dns_cache_config=_cache(cluster, kept),
     )
     forwarded = extension("filters.network.tcp_proxy.v3.TcpProxy", cluster=cluster, **fields)
     # An address in place of a name is not looked up.

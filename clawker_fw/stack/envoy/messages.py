@@ -60,7 +60,6 @@ Envoy compares bytes, but its resolver knows escapes: a name with a backslash wo
 resolved as another name.
 """
 
-
 STATUS = "HttpResponseStatusCodeMatchInput"
 """A matcher's input with the status of a response."""
 
@@ -105,8 +104,7 @@ def http_options(**options: object) -> Json:
 def share(key: str, per_million: int) -> Json:
     """Return the access log filter that lets a share pass. The runtime can set its numerator, but no fraction."""
     share = {"numerator": per_million, "denominator": "MILLION"}
-    fields = {"runtime_key": key, "percent_sampled": share, "use_independent_randomness": True}
-    return {"runtime_filter": fields}
+    return {"runtime_filter": {"runtime_key": key, "percent_sampled": share, "use_independent_randomness": True}}
 
 
 def stdout(**log_format: object) -> Json:
@@ -117,9 +115,8 @@ def stdout(**log_format: object) -> Json:
 
 def state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
     """Return the configuration that sets a filter state to a text, for later filters."""
-    source: Json = {"text_format_source": {"inline_string": text}}
-    if formatters:
-        source["formatters"] = list(formatters)
+    further = {"formatters": list(formatters)} if formatters else {}
+    source = {"text_format_source": {"inline_string": text}, **further}
     return {"object_key": key, "format_string": source, **fields}
 
 
@@ -130,11 +127,8 @@ def passed_on(key: str, text: str, *formatters: Json, **fields: str) -> Json:
 
 def config_source(path: str) -> Json:
     """Return the source of a dynamic file below `hot/`, which Envoy reads again when it is moved."""
-    place = {
-        "path": f"{container.VOLUME}/{container.HOT}{path}",
-        "watched_directory": {"path": watched_folder(path)},
-    }
-    return {"resource_api_version": "V3", "path_config_source": place}
+    file, watched = f"{container.VOLUME}/{container.HOT}{path}", {"path": watched_folder(path)}
+    return {"resource_api_version": "V3", "path_config_source": {"path": file, "watched_directory": watched}}
 
 
 def cel_formatter() -> Json:

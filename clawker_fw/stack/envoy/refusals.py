@@ -56,7 +56,6 @@ ROUTE = "clawker_fw.route"
 _PASSED = {"method": messages.METHOD, "path": "clawker_fw.path", "rule": ROUTE}
 """The filter states with the fields of a request that only the internal listener logs."""
 
-
 _OF_ABSOLUTE = {"path": f"%FILTER_STATE({_PASSED['path']}:PLAIN)%"}
 """The path as the agent wrote it, because the upstream proxy gets a URL."""
 
@@ -344,13 +343,16 @@ def of_http(serving: Serving) -> list[Json]:
     """
     own = _DETAILS.is_set() & _DETAILS.differs_from("via_upstream") & (~_ENDED | _REUSED | _SENT_ONCE)
     proxy, broken = serving.policy.rules.proxy, _DETAILS.matches("protocol_error|stream_idle_timeout")
+    proxied = [
+        *((_DETAILS.equals(reason), reason) for reason in upstream.PAGE_REASONS),
+        (_leads_to(upstream.ABSOLUTE) & broken, Reason.PROXY_UNREACHABLE),
+        (_DETAILS.equals(injected.MISSING), Reason.NO_SECRET),
+    ]
     host = Attribute("request.host")
     not_ours = ~(host.is_set() & _is_own_check(host, serving.addresses.checkers))
     reason = _first(
         (DENIED_ROUTE, Reason.DENIED),
-        *((_DETAILS.equals(reason), reason) for reason in upstream.page_reasons(proxy)),
-        *([(_leads_to(upstream.ABSOLUTE) & broken, Reason.PROXY_UNREACHABLE)] if proxy else []),
-        *([(_DETAILS.equals(injected.MISSING), Reason.NO_SECRET)] if proxy else []),
+        *(proxied if proxy else []),
         (_DETAILS.equals(BY_ROUTE), Reason.NO_RULE),
         (_DETAILS.starts_with("rbac") | _DETAILS.contains("invalid_authority"), Reason.BAD_NAME),
         (_DETAILS.contains("timeout"), Reason.TIMEOUT),

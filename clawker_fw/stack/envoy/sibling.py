@@ -40,16 +40,14 @@ from clawker_fw.stack.topology import Addressing, network_names
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 
-def _routes(name: str, table: str, path: str) -> Resource:
-    statistics = f"http.{table}.rds.{table}"
-    proof = EnvoyProof("dynamic_route_configs", ("route_config",), statistics, named=table)
-    return Resource(name, path, envoy=proof)
+def _proof(table: str) -> EnvoyProof:
+    return EnvoyProof("dynamic_route_configs", ("route_config",), f"http.{table}.rds.{table}", named=table)
 
 
 _CLUSTER_PROOF = EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds")
 _CLUSTERS = Resource("clusters", CLUSTERS_PATH, keyed=True, envoy=_CLUSTER_PROOF)
-_ROUTES = _routes("routes", http.TABLE, http.PATH)
-_PATHS = _routes("paths", tls_interception.NAME, tls_interception.PATH)
+_ROUTES = Resource("routes", http.PATH, envoy=_proof(http.TABLE))
+_PATHS = Resource("paths", tls_interception.PATH, envoy=_proof(tls_interception.NAME))
 _LISTENER_PROOF = EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds")
 _LISTENERS = Resource("listeners", "lds/listeners.json", envoy=_LISTENER_PROOF)
 
@@ -85,11 +83,7 @@ DRAIN_SECONDS = 5
 
 
 def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
-    """Return what Envoy may use.
-
-    Raises:
-        SettingsError: if the settings ask for more than there is.
-    """
+    """Return what Envoy may use. Raise SettingsError if the settings ask for more than there is."""
     return allot(Sibling.ENVOY, resources.envoy, machine, bounds.MEMORY, bounds.room)
 
 
@@ -217,7 +211,7 @@ def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyTyp
     """Return the files that Envoy itself reads."""
     policy, reporting, pace = serving.policy, serving.reporting, serving.limits.requests_per_second
     clusters = [*datagrams.clusters(serving), *(reporting.clusters() if reporting else [])]
-    share = reporting.telemetry.sample if reporting else telemetry.EVERYTHING
+    share = reporting.telemetry.sample if reporting else 1.0
     every = [*listeners.listeners(serving), *listeners.virtual(serving), *datagrams.listeners(serving)]
     return {
         # A secret even without a key, so that a changed mode or owner shows tampering.

@@ -4,7 +4,6 @@ Envoy requests one when a name is first used, and keeps it until the signer with
 names (ADS), because 1,000 streams would be too many.
 """
 
-import json
 from collections.abc import Iterable
 
 from clawker_fw.certificates.credentials import Authorities, Pair
@@ -12,7 +11,7 @@ from clawker_fw.model.files import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy.messages import Json, extension
-from clawker_fw.stack.files import public, read_record, signers
+from clawker_fw.stack.files import canonical, public, read_record, signers
 from clawker_fw.stack.resources import Resource
 
 FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the supervisor makes it, and only Envoy's group can enter
@@ -63,10 +62,8 @@ def running(files: Files) -> Authorities:
 def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable[Pair]) -> Files:
     """Return the signer's files. A subtree is written without a leading dot, and includes its own name."""
     return {
-        INTERMEDIATES: signers(
-            _encode({"intermediates": [intermediate.document for intermediate in intermediates]})
-        ),
-        NAMES: public(_encode({"names": sorted(names), "subtrees": sorted(subtrees)})),
+        INTERMEDIATES: signers(canonical({"intermediates": [pair.document for pair in intermediates]})),
+        NAMES: public(canonical({"names": sorted(names), "subtrees": sorted(subtrees)})),
     }
 
 
@@ -76,10 +73,6 @@ def read_intermediates(content: bytes) -> list[Pair]:
         return [Pair.read(pair) for pair in read_record(content)["intermediates"]]
     except (AttributeError, KeyError, TypeError, ValueError):
         return []
-
-
-def _encode(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
 
 def chain() -> Json:

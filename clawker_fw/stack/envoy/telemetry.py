@@ -33,17 +33,13 @@ NAME = "clawker_fw.name"
 CLIENT = "clawker_fw.client"
 """The filter state with the agent's address, for a request's record."""
 
-EVERYTHING = 1.0
-
 _LAYER = "sampling"
 """The layer of Envoy's runtime with the sampled share. In a listener, a changed share would end connections."""
 
 _KEY = "clawker_fw.allowed_per_million"
 _MILLION = 1_000_000
 
-_PATH = "rtds/sampling.json"
-
-SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY))
+SAMPLING = Resource("sampling", "rtds/sampling.json", envoy=EnvoyProof("", (), "runtime", _KEY))
 
 
 @dataclass(frozen=True, slots=True)

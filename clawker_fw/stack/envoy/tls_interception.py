@@ -141,13 +141,12 @@ def listener(serving: Serving) -> list[Json]:
     if not by_port:
         return []
     sent = NAME, serving.limits.idle + http.LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
-    matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port)
     forwarding = [
         {"name": chain, "filters": lookups.forwarding(rule, *sent, proxy=serving.policy.rules.proxy)}
         for chain, rule in sorted(rules.items())
     ]
     log = refusals.to_nowhere(serving, inspected=True)
-    return [http.internal_listener(THROUGH_PATHS, matcher, forwarding, log)]
+    return [http.internal_listener(THROUGH_PATHS, by_port, forwarding, log)]
 
 
 def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
@@ -224,11 +223,8 @@ def _names_its_host() -> Json:
     """
     asked = {"call_expr": {"function": "lowerAscii", "target": _selected("request", "host")}}
     same = {"call_expr": {"function": "_==_", "args": [_selected("connection", "requested_server_name"), asked]}}
-    strings: Json = {"enable_string_functions": True}
-    anybody = [{"any": True}]
-    return http.judging(
-        _NAMES_HOST, _filter(_NAMES_HOST), permissions=anybody, deny=False, condition=same, cel_config=strings
-    )
+    further: Json = {"condition": same, "cel_config": {"enable_string_functions": True}}
+    return http.judging(_NAMES_HOST, _filter(_NAMES_HOST), permissions=[{"any": True}], deny=False, **further)
 
 
 def _selected(root: str, field: str) -> Json:

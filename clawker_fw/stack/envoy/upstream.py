@@ -5,8 +5,6 @@ in absolute form (RFC 9112, section 3.2.2), because proxies rarely allow CONNECT
 resolves the names. Its hosts have no direct cluster, so agents can't reach them while the proxy is down.
 """
 
-from collections.abc import Sequence
-
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
@@ -26,11 +24,11 @@ NO_ANSWER = ", or the upstream proxy did not lead there"
 AUTHORITIES = "boot/proxy.pem"
 """The CAs that may certify the proxy."""
 
-
 _HEADER = "proxy-authorization"
 _REPLACE = "proxy-pages"
 _SQUID = "x-squid-error"
-_PAGE_REASONS = (Reason.PROXY_AUTH, Reason.PROXY_REFUSED, Reason.PROXY_FAILED)
+PAGE_REASONS = (Reason.PROXY_AUTH, Reason.PROXY_REFUSED, Reason.PROXY_FAILED)
+"""The reasons of replaced pages. They are the response code details of the answer."""
 
 
 def secret_name(proxy: Proxy) -> str:
@@ -43,34 +41,19 @@ def forwarding(proxy: Proxy, host: str, fields: Json, *, absolute: bool) -> Json
 
     `fields` are further ones of the filter.
     """
-    tunnel: Json = {
-        "hostname": f"{host}:%FILTER_STATE({PORT}:PLAIN)%",
-        "propagate_response_headers": True,
-    }
+    tunnel: Json = {"hostname": f"{host}:%FILTER_STATE({PORT}:PLAIN)%", "propagate_response_headers": True}
     if secret := secret_name(proxy):
-        tunnel |= _credentials(secret)
+        header = {"key": _HEADER, "value": "%SECRET(proxy)%"}
+        tunnel["headers_to_add"] = [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+        source = {"proxy": injected.source_of(secret)}
+        tunnel["formatters"] = [extension("formatter.generic_secret.v3.GenericSecret", secret_configs=source)]
     kind = "filters.network.tcp_proxy.v3.TcpProxy"
     return extension(kind, cluster=CLUSTER, **fields | ({} if absolute else {"tunneling_config": tunnel}))
-
-
-def _credentials(secret: str) -> Json:
-    header = {"key": _HEADER, "value": "%SECRET(proxy)%"}
-    source = {"proxy": injected.source_of(secret)}
-    formatter = extension("formatter.generic_secret.v3.GenericSecret", secret_configs=source)
-    return {
-        "headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
-        "formatters": [formatter],
-    }
 
 
 def replacing(proxy: Proxy | None) -> list[Json]:
     """Return the filter that replaces the proxy's own pages, which an agent would take for the host's answer."""
     return [extension("filters.http.custom_response.v3.CustomResponse", _REPLACE)] if proxy else []
-
-
-def page_reasons(proxy: Proxy | None) -> Sequence[Reason]:
-    """Return the reasons of replaced pages. They are the response code details of the answer."""
-    return _PAGE_REASONS if proxy else ()
 
 
 def _page(kind: str, matched: Json, reason: Reason, **of_input: str) -> Json:
