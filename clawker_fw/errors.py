@@ -2,21 +2,6 @@
 
 An error is raised where it happens, with `from`; caught once, in `cli/app.py`; and printed by `report`. An error
 never prints and never exits.
-
-    FirewallError                      70  a bug, if no subclass fits
-    ├── UsageError                      2  an invalid command line
-    ├── SettingsError                   3  settings or rules that can't be used
-    │   └── MistakesError               3  they have several mistakes
-    ├── EngineError                     4  the engine can't be reached, is too old, or failed
-    │   ├── NotFoundError               4  the requested object is not on the engine
-    │   ├── ConflictError               4  the name is taken
-    │   ├── DiskFullError               4  there is no room on the engine's disk
-    │   └── SubnetTakenError            4  another network has a part of the subnet
-    ├── NotProvenError                  5  applied but not proven live; the error says what serves
-    ├── RefusedError                    6  not ours to change, or another run holds the lock
-    │   └── LockLostError               6  another run has taken the lock from this one
-    ├── OutputError                    74  done, but the answer can't be written
-    └── StoppedError                  130  stopped between two steps, as the user asked
 """
 
 from collections.abc import Iterator, Sequence

@@ -97,30 +97,6 @@ def _reason(error: Exception) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def read_probe(answer: Mapping[str, Any]) -> Probe:
-    """Read the output of `fwctl probe`. Raise EngineError if it uses a later protocol, or has another form."""
-    protocol = answer.get("protocol", PROTOCOL)
-    if protocol != PROTOCOL:
-        raise EngineError(
-            "helper-newer",
-            f"A helper speaks protocol {protocol}, and this release knows {PROTOCOL}.",
-            hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
-        )
-    fields = {"unhealthy": "it can't tell", **answer}
-    return _read(_PROBE, fields, "A probe answered", "build", "addresses", "claimed", "network", "error")
-
-
-def read_committed(answer: Mapping[str, Any]) -> Committed:
-    """Read the last line of a commit. Missing fields count as a refusal."""
-    refused = answer.get("rejected") or answer.get("missing") or ()
-    return Committed(
-        answer.get("committed") is True,
-        tuple(map(str, refused)),
-        str(answer.get("reason") or ""),
-        answer.get("hung") is True,
-    )
-
-
 _READING_SECONDS = 20.0
 _TRYING_SECONDS = 45.0
 _CHANGING_SECONDS = 120.0
@@ -135,13 +111,22 @@ class HelperReader:
         self._container = container
 
     def probe(self, *, envoy: bool = True, starting: bool = False) -> Probe:
-        """Return the helper's report on its program.
+        """Return the helper's report on its program. Raise EngineError if it speaks a later protocol.
 
         With `envoy=False`, it leaves out how agents see an Envoy that does not run, to save a second of waiting.
         With `starting`, it waits until the program serves, at most three seconds.
         """
         words = {"starting": starting, "without-envoy": not envoy}
-        return read_probe(self._ask("probe", *(word for word, wanted in words.items() if wanted)))
+        answer = self._ask("probe", *(word for word, applies in words.items() if applies))
+        protocol = answer.get("protocol", PROTOCOL)
+        if protocol != PROTOCOL:
+            raise EngineError(
+                "helper-newer",
+                f"A helper speaks protocol {protocol}, and this release knows {PROTOCOL}.",
+                hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
+            )
+        fields = {"unhealthy": "it can't tell", **answer}
+        return _read(_PROBE, fields, "A probe answered", "build", "addresses", "claimed", "network", "error")
 
     def lookup(self, name: str) -> Lookup:
         """Resolve a name in Envoy's container, as Envoy does. It takes up to 5 s."""
@@ -224,8 +209,11 @@ class Helper(HelperReader):
         def on_line(answer: Mapping[str, Any]) -> None:
             if answer.get("taken"):
                 taken()
-            else:
-                answers.append(read_committed(answer))
+            else:  # missing fields count as a refusal
+                refused = answer.get("rejected") or answer.get("missing") or ()
+                reason = str(answer.get("reason") or "")
+                committed, hung = answer.get("committed") is True, answer.get("hung") is True
+                answers.append(Committed(committed, tuple(map(str, refused)), reason, hung))
 
         sent = archive.pack(files)
         self._run("commit-in-place", len(sent), sent=sent, on_line=on_line)

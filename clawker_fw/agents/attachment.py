@@ -61,8 +61,7 @@ class Attachment:
                 else ()
             ),
             *(word for name, value in self.environment.items() for word in ("--env", f"{name}={value}")),
-            *(("--ip", self.address) if self.publishes else ()),
-            *(("--label", f"{labels.PUBLISHES}={self.publishes}") if self.publishes else ()),
+            *(("--ip", self.address, "--label", f"{labels.PUBLISHES}={self.publishes}") if self.publishes else ()),
         )
 
     def shape(self, entrypoint: Sequence[str], command: Sequence[str] = ()) -> Shape:

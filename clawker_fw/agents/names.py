@@ -79,14 +79,8 @@ def forget(engine: str, project: str) -> None:
 class AgentNames:
     """The agents of one stack."""
 
-    def __init__(
-        self, engine: str, project: str, own: Mapping[str, str] | None = None, *, keeps: bool = True
-    ) -> None:
-        """Read the known agents of a project's stack on an engine. `own` are the firewall containers' names.
-
-        Without `keeps`, nothing is written: the file supports one writer at a time.
-        """
-        self._keeps = keeps
+    def __init__(self, engine: str, project: str, own: Mapping[str, str] | None = None) -> None:
+        """Read the known agents of a project's stack on an engine. `own` are the firewall containers' names."""
         self._own = own or {}
         self.trial = trial_name(project)
         self._stack = f"{engine} {project}"
@@ -120,8 +114,7 @@ class AgentNames:
             self._present[address] = holder
         self._seen = sorted(self._seen, key=lambda entry: entry.last)[-_MOST_REMEMBERED:]
         self._having = _by_address(self._seen)
-        if self._keeps:
-            _write(self._stack, self._seen)
+        _write(self._stack, self._seen)
 
     @property
     def known(self) -> frozenset[str]:

@@ -135,11 +135,7 @@ def _constraints(names: Iterable[str]) -> x509.NameConstraints:
 def read_root(pair: Pair) -> Issuer:
     """Return a root with the data of its certificate. Raise ValueError if it can't be read."""
     certificate = x509.load_pem_x509_certificate(pair.certificate)
-    return Issuer(pair, *life_of(certificate), _fingerprint(certificate))
-
-
-def _fingerprint(certificate: x509.Certificate) -> str:
-    return certificate.fingerprint(SHA256()).hex()
+    return Issuer(pair, *life_of(certificate), certificate.fingerprint(SHA256()).hex())
 
 
 def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
@@ -182,7 +178,7 @@ def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
         raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
     if not any(_is_issued_by(certificate, root) for root in roots):
         raise ValueError("it is from a root that is not trusted")
-    return Issuer(pair, *life_of(certificate), _fingerprint(certificate), tuple(sorted(names)))
+    return Issuer(pair, *life_of(certificate), certificate.fingerprint(SHA256()).hex(), tuple(sorted(names)))
 
 
 def _is_issued_by(certificate: x509.Certificate, root: Issuer) -> bool:

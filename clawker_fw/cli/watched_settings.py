@@ -67,9 +67,8 @@ class WatchedSettings:
         """Return the settings files, including those that don't exist yet."""
         return self._files
 
-    def keep(self, good: "Blueprint", applied: frozenset[str]) -> None:
+    def keep(self, applied: frozenset[str]) -> None:
         """Save the settings that were read last, if they differ from the saved ones."""
-        del good
         texts = dataclasses.replace(self._texts, applied=applied)
         if texts == self._kept:
             return

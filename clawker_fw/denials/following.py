@@ -4,7 +4,6 @@ import queue
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from clawker_fw import interrupts
 from clawker_fw.background import in_background
@@ -21,20 +20,13 @@ _LOOK_EVERY = 0.5
 """Seconds before looking again for a container whose log has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A container's log has ended: it has stopped, or was replaced."""
-
-    container: str
-
-
 class Following:
     """New refusals of a stack. Each log is followed in its own thread."""
 
     def __init__(self, reader: EngineReader, project: str, log_sources: Sources) -> None:
         self._reader = reader
         self._project = project
-        self._arrived: queue.SimpleQueue[Counted | Gap | Exception | _Ended] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Counted | Gap | Exception | str] = queue.SimpleQueue()
         self._followed: set[str] = set()
         self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in log_sources.containers)
         """The last line of each container, to yield no line twice. None: skip older lines."""
@@ -51,7 +43,7 @@ class Following:
             except queue.Empty:
                 continue
             match arrived:
-                case _Ended(container):
+                case str() as container:  # its log has ended: it has stopped, or was replaced
                     self._followed.discard(container)
                     try:
                         self._begin(sources(self._reader, self._project).containers)
@@ -80,7 +72,7 @@ class Following:
         except Exception as error:  # noqa: BLE001 - raised again by the iterator
             self._arrived.put(error)
         time.sleep(_LOOK_EVERY)
-        self._arrived.put(_Ended(container))
+        self._arrived.put(container)
 
     def _begin_at(self, sibling: Sibling, container: str) -> int | None:
         """Return from how many of the newest lines to follow; None means the whole log.

@@ -12,7 +12,6 @@ from pydantic import Field, PositiveInt
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
 from clawker_fw.denials.answer import Denial
 from clawker_fw.denials.question import unfit
-from clawker_fw.denials.refusal import Refusal
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.remedies import Remedy, also
 from clawker_fw.diagnose.simulation import Opened, Wanted
@@ -105,10 +104,10 @@ class Suggestions:
 def suggest(denials: Iterable[Denial], explainer: Explainer, presets: Iterable[Preset]) -> Suggestions:
     """Return suggestions for denials by the rules, which must not be observed."""
     adviser, needs, left_out = Adviser(explainer), dict[Target, Need](), dict[Target, Need]()
-    unmet = [denial for denial in denials if _refusal(denial).reason in _SHOWN and not denial.advice.allowed]
-    requested = {refusal.name for refusal in map(_refusal, unmet) if refusal.protocol != "dns"}
-    for denial in unmet:
-        refusal = _refusal(denial)
+    unmet = [denial for denial in denials if denial.counted.refusal.reason in _SHOWN and not denial.advice.allowed]
+    refusals = [denial.counted.refusal for denial in unmet]
+    requested = {refusal.name for refusal in refusals if refusal.protocol != "dns"}
+    for denial, refusal in zip(unmet, refusals, strict=True):
         explained = adviser.explained(denial.counted)
         if explained is None or (refusal.protocol == "dns" and refusal.name in requested):
             continue
@@ -120,10 +119,6 @@ def suggest(denials: Iterable[Denial], explainer: Explainer, presets: Iterable[P
     covered = {url for use in uses for url in use.wanted}
     rules = tuple(need for need in chosen if need.url not in covered)
     return Suggestions(uses, rules, tuple(_subtrees(rules, explainer)), tuple(left_out.values()))
-
-
-def _refusal(denial: Denial) -> Refusal:
-    return denial.counted.refusal
 
 
 def _need(denial: Denial, target: Target) -> Need:

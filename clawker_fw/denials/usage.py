@@ -98,7 +98,12 @@ def usage_of_rules(rules: RuleSet, usage: Usage) -> tuple[RuleUsage, ...]:
         if used:
             uses.setdefault(used, []).append(use)
     return tuple(
-        RuleUsage(rule, tuple(uses.get(rule, ())), _open(rule, usage))
+        # Open connections of opaque rules are already counted as uses.
+        RuleUsage(
+            rule,
+            tuple(uses.get(rule, ())),
+            0 if rule.opaque else sum(usage.open.get(str(port), 0) for port in rule.ports),
+        )
         for rule in in_force.rules
         if not rule.denies
         and not (rule.preset and policy.decide(rule.destination.name, *rule.keys[0]).reason is Reason.DENIED)
@@ -113,11 +118,6 @@ def _rule_of(use: Use, policy: Policy, subtree: Iterable[Rule]) -> Rule | None:
             return rule
     decision = policy.decide(use.name.removeprefix("."), protocol, use.port)
     return decision.rule if decision.allowed else None
-
-
-def _open(rule: Rule, usage: Usage) -> int:
-    """Return how many open connections may be a rule's. Those of opaque rules are already counted as uses."""
-    return 0 if rule.opaque else sum(usage.open.get(str(port), 0) for port in rule.ports)
 
 
 @dataclass(frozen=True, slots=True)

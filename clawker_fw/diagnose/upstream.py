@@ -85,12 +85,11 @@ def _of_rules(proxy: Proxy, by_target: Mapping[str, ProxyAnswer], *, named: bool
             )
         sentence = f"The proxy {proxy} demands other credentials: {demanded or 'it does not say which'}."
         return Check(_NAME, CheckHealth.FAILED, sentence, advice)
-    shown = ", ".join(_shown(target, answer) for target, answer in by_target.items())
+    shown = ", ".join(
+        f"{target} {answer.status or answer.error} in {answer.seconds:.2f} s"
+        for target, answer in by_target.items()
+    )
     if named and any(answer.status != _CONNECTED for answer in answers):
         advice = "Ask the proxy's administrator to allow these hosts and ports."
         return Check(_NAME, CheckHealth.WARNING, f"The proxy {proxy} does not connect to all: {shown}.", advice)
     return Check(_NAME, CheckHealth.OK, f"The proxy {proxy} answers: {shown}.")
-
-
-def _shown(target: str, answer: ProxyAnswer) -> str:
-    return f"{target} {answer.status or answer.error} in {answer.seconds:.2f} s"

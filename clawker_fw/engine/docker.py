@@ -18,7 +18,7 @@ from docker import auth, errors, utils
 from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams
+from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams, translate
 from clawker_fw.engine.failures import FAILURES, readable, shortened, translated, unreachable
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
@@ -26,16 +26,6 @@ from clawker_fw.engine.outputs import log_lines
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.shapes import creation, hardware_address
-from clawker_fw.engine.translate import (
-    bridge_of,
-    container_view,
-    is_own_volume,
-    listed,
-    network_view,
-    own_tags,
-    unreadable_network,
-    volume_view,
-)
 from clawker_fw.engine.transport import Client, open_client
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
 from clawker_fw.model.containers import ContainerSpec, ContainerSummary, ContainerView
@@ -97,16 +87,12 @@ def _connected(client: Client, place: EngineLocation) -> "DockerEngine":
         version = _object(client.version(api_version=False))
     except (LookupError, TypeError) as error:  # the SDK assumes a form of error messages
         raise ConnectionError(_NO_ENGINE) from error
-    facts = replace(
-        requirements.facts(place.address, version),
-        endpoint=place.address,
-        named_by=place.source,
-        plain=place.plain,
-    )
+    facts = requirements.facts(place.address, version)
     client = client.in_version(facts.api_version)
     info = _object(client.info())
     requirements.require_abilities(place.address, info)
-    facts = replace(facts, inside=own_container(client, info))
+    inside = own_container(client, info)
+    facts = replace(facts, endpoint=place.address, named_by=place.source, plain=place.plain, inside=inside)
     return DockerEngine(client, facts, requirements.container_root(info))
 
 
@@ -148,7 +134,7 @@ class DockerEngine:
         if not self._facts.shares_network:
             return networks
         return tuple(
-            replace(network, sources_checked=host_network.checks_sources(bridge_of(network)))
+            replace(network, sources_checked=host_network.checks_sources(translate.bridge_of(network)))
             for network in networks
         )
 
@@ -159,7 +145,7 @@ class DockerEngine:
         """
         with readable("its containers"), translated("list its containers"):
             answers = _objects(self._client.containers(all=True))
-        containers = [_read(listed, raw, "container") for raw in answers]
+        containers = [_read(translate.listed, raw, "container") for raw in answers]
         self._names = {container.id: container.name for container in containers if container.name}
         labelled = [container.id for container in containers if labels.project_of(container.labels)]
         with self._inspecting:  # threads that list for several stacks inspect a container once
@@ -181,7 +167,7 @@ class DockerEngine:
                 answer = _object(self._client.inspect_container(container))
         except NotFoundError:
             return None
-        view = _read(container_view, answer, "container")
+        view = _read(translate.container_view, answer, "container")
         return view if container in {view.id, view.name} else None
 
     def _named(self, container: str) -> str:
@@ -197,7 +183,7 @@ class DockerEngine:
         for identity in identities:
             what = f"image {identity}"
             with suppress(NotFoundError), readable(what), translated(f"inspect {what}"):
-                if tags := own_tags(self._inspected_image(identity)):
+                if tags := translate.own_tags(self._inspected_image(identity)):
                     own_images.append(OwnImage(identity, tags))
         return tuple(own_images)
 
@@ -205,12 +191,12 @@ class DockerEngine:
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
         with readable("its volumes"), translated("list its volumes"):
             answer = _object(self._client.volumes(filters={"label": ours, "dangling": True}))["Volumes"]
-            unused = [volume_view(raw) for raw in answer or () if is_own_volume(raw, project)]
+            unused = [translate.volume_view(raw) for raw in answer or () if translate.is_own_volume(raw, project)]
         return tuple(sorted(unused, key=lambda volume: volume.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
         with readable("its volumes"), translated("list its volumes"):
-            return tuple(volume_view(raw) for raw in _object(self._client.volumes())["Volumes"] or ())
+            return tuple(map(translate.volume_view, _object(self._client.volumes())["Volumes"] or ()))
 
     def image(self, reference: str) -> ImageView | None:
         try:
@@ -298,12 +284,11 @@ class DockerEngine:
             response.close()
 
     def file(self, container: str, path: str) -> File | None:
-        try:
-            with self._unless_removed(container), translated(f"read a file of container {self._named(container)}"):
-                stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
-                return next(iter(archive.unpack(stream, root=self._root).values()), None)
-        except NotFoundError:
-            return None
+        what = f"read a file of container {self._named(container)}"
+        with suppress(NotFoundError), self._unless_removed(container), translated(what):
+            stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
+            return next(iter(archive.unpack(stream, root=self._root).values()), None)
+        return None
 
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
@@ -344,8 +329,8 @@ class DockerEngine:
             elif time.monotonic() - changed > pulling.STALLED_SECONDS:
                 raise TimeoutError
 
-        try:
-            with translated(f"pull {reference}", but=(errors.DockerException, TimeoutError)):
+        with translated(f"pull {reference}"):
+            try:
                 name, tag = utils.parse_repository_tag(_without_tag(reference))
                 registry, _ = auth.resolve_repository_name(name)
                 login = auth.get_config_header(self._client, registry)
@@ -356,15 +341,15 @@ class DockerEngine:
                     params={"fromImage": name, "tag": tag or "latest"},
                     headers={"X-Registry-Auth": login} if login else {},
                 )
-        except TimeoutError as error:
-            raise EngineError(
-                "pull-stalled",
-                f"Nothing more of {reference} has arrived for {pulling.STALLED_SECONDS} s.",
-                hint=f"{pulling.registry_of(reference)} does not answer the engine. Run again when it does.",
-            ) from error
-        except errors.DockerException as error:
-            words = str(getattr(error, "explanation", None) or error)
-            raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error
+            except TimeoutError as error:
+                raise EngineError(
+                    "pull-stalled",
+                    f"Nothing more of {reference} has arrived for {pulling.STALLED_SECONDS} s.",
+                    hint=f"{pulling.registry_of(reference)} does not answer the engine. Run again when it does.",
+                ) from error
+            except errors.DockerException as error:
+                words = str(getattr(error, "explanation", None) or error)
+                raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error
 
     def _progress(
         self,
@@ -496,21 +481,21 @@ def _without_tag(reference: str) -> str:
     return f"{folder}{slash}{last.partition(':')[0]}@{digest}"
 
 
-def _read(translate: Callable[[Mapping[str, Any]], _View], raw: Mapping[str, Any], kind: str) -> _View:
+def _read(view_of: Callable[[Mapping[str, Any]], _View], raw: Mapping[str, Any], kind: str) -> _View:
     """Translate the engine's description of an object. Errors name it."""
     with readable(f"{kind} {str(raw.get('Name') or raw.get('Id') or '')[:_SHOWN]}"):
-        return translate(raw)
+        return view_of(raw)
 
 
 def _network(raw: Mapping[str, Any]) -> NetworkView:
     """Read a network. If it is not ours and unreadable, return only its id and name."""
     try:
-        return _read(network_view, raw, "network")
+        return _read(translate.network_view, raw, "network")
     except EngineError as error:
         with readable("a network"):
             if labels.project_of(raw.get("Labels") or {}):
                 raise
-            return unreadable_network(raw, error.context[0])
+            return translate.unreadable_network(raw, error.context[0])
 
 
 def _object(answer: object) -> Mapping[str, Any]:

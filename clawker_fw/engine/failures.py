@@ -26,12 +26,10 @@ CALL_SECONDS: float = 60
 
 
 @contextmanager
-def translated(what: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Translate such errors into ours, except the types `but`. `what` completes "The engine could not …"."""
+def translated(what: str) -> Iterator[None]:
+    """Translate such errors into ours. `what` completes "The engine could not …"."""
     try:
         yield
-    except but:
-        raise
     except errors.APIError as error:
         words = str(error.explanation or error)
         require_room(what, words, error)

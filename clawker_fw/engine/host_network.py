@@ -25,8 +25,12 @@ def routes(table: Path = _TABLE) -> tuple[IPv4Network, ...]:
         _, *lines = table.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return ()
-    destinations = (_destination(line.split()) for line in lines)
-    return tuple(sorted({route for route in destinations if route is not None and route.prefixlen}))
+    destinations = set()
+    for line in lines:
+        _, destination, _, flags, _, _, _, mask, *_ = line.split()
+        if int(flags, 16) & _UP:
+            destinations.add(IPv4Network((_address(destination), _address(mask))))
+    return tuple(sorted(route for route in destinations if route.prefixlen))
 
 
 def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
@@ -64,13 +68,6 @@ def tracks_bridged(setting: Path = _BRIDGED) -> bool | None:
         return False
     except (OSError, ValueError):
         return None
-
-
-def _destination(fields: list[str]) -> IPv4Network | None:
-    _, destination, _, flags, _, _, _, mask, *_ = fields
-    if not int(flags, 16) & _UP:
-        return None
-    return IPv4Network((_address(destination), _address(mask)))
 
 
 def _address(text: str) -> str:

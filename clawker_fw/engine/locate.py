@@ -66,11 +66,6 @@ class EngineLocation:
         except ValueError:
             return host != "localhost"
 
-    @property
-    def over_ssh(self) -> bool:
-        """Whether the engine is reached through ssh."""
-        return self.address.startswith("ssh://")
-
 
 def locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> EngineLocation:
     """Return the engine that the docker CLI would use.

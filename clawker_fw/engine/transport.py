@@ -99,7 +99,8 @@ def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
     Raises:
         EngineError: when the docker CLI's configuration is malformed, or its TLS files are unusable.
     """
-    address = DEFAULT_ADDRESS if place.over_ssh else place.address
+    over_ssh = place.address.startswith("ssh://")
+    address = DEFAULT_ADDRESS if over_ssh else place.address
     try:
         client = Client(place, base_url=address, version=version, timeout=seconds, tls=bool(place.tls))
     except (errors.InvalidConfigFile, ValueError) as error:
@@ -114,7 +115,7 @@ def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
     if isinstance(configured := load_general_config(), dict):
         # The SDK sends these only with its own requests, not with those of `open_response`.
         client.headers.update(configured.get("HttpHeaders") or {})
-    if place.over_ssh:
+    if over_ssh:
         client.mount("http+docker://", SshAdapter(place.address, seconds))
     elif place.tls:
         try:

@@ -24,8 +24,8 @@ class Memory(Protocol):
     def path(self) -> Path:
         """The file."""
 
-    def keep(self, good: Blueprint, applied: frozenset[str]) -> None:
-        """Save settings that were just read. `applied` are the digests of the recorded ones."""
+    def keep(self, applied: frozenset[str]) -> None:
+        """Save the settings that were just read. `applied` are the digests of the recorded ones."""
 
     def recall(self, facts: EngineFacts) -> tuple[Blueprint, frozenset[str]] | None:
         """Return the saved settings, checked again, or None if they are unusable."""
@@ -100,7 +100,7 @@ class Trust:
         self._good, self._recalled = fresh, False
         self._applied = applied
         if self._memory:
-            self._memory.keep(fresh, applied)
+            self._memory.keep(applied)
 
 
 def _applied(observed: Observed) -> frozenset[str]:
