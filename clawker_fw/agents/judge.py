@@ -141,7 +141,6 @@ def judge(
             since=view.started,
             openings=tuple(dict.fromkeys(_openings(view, place, ways, written))),
             weaknesses=(
-                *_raw(view),
                 *_granted(view),
                 *_host_addresses(view, place),
                 *_chosen_addresses(view, place),
@@ -180,7 +179,6 @@ class _Place:
     """The context of the checks: the agent network, other networks, and all containers that share namespaces."""
 
     def __init__(self, observed: Observed, project: str, resolves: Callable[[str], bool]) -> None:
-        """`resolves` is whether the rules allow a name."""
         siblings = (
             *(sibling.container for sibling in (*observed.siblings.values(), *observed.leftovers)),
             *(relay.container for relay in observed.relays),
@@ -345,16 +343,12 @@ def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Itera
             yield Opening("host-mount", f"{source} is a link into the host's own folders", certain=False)
 
 
-def _raw(view: ContainerView) -> Iterator[Opening]:
-    """Yield a warning for raw packets: an agent can pose as a neighbour, and reach the host over IPv6."""
-    dropped = {_RAW, "ALL"} & set(view.shape.capabilities_dropped)
-    if _RAW in view.shape.capabilities_added or not dropped:
-        yield Opening("raw-packets", "with NET_RAW it can pose as a neighbour, and reach the host over IPv6")
-
-
 def _granted(view: ContainerView) -> Iterator[Opening]:
-    """Yield a warning for unusual grants that are not a bypass."""
+    """Yield a warning for raw packets, and for unusual grants that are not a bypass."""
     shape = view.shape
+    dropped = {_RAW, "ALL"} & set(shape.capabilities_dropped)
+    if _RAW in shape.capabilities_added or not dropped:
+        yield Opening("raw-packets", "with NET_RAW it can pose as a neighbour, and reach the host over IPv6")
     if unusual := sorted(set(shape.capabilities_added) - _ORDINARY - _ESCAPES - {_RAW}):
         yield Opening("capability", f"it has {', '.join(unusual)}, which Docker does not grant by default")
     changed = sorted(name for name in shape.sysctls if name.startswith("net.") and not _is_about_ipv6(name))

@@ -93,14 +93,6 @@ class TelemetryStore(_Store):
         if collector and is_due(now, collector.begins, collector.ends):
             yield f"The collector's certificate is valid until {rfc3339(collector.ends)}: {_EXPORT}."
 
-    @property
-    def _signs(self) -> bool:
-        """Whether the CA's key is expected here. Reading an unreadable folder says why it is not."""
-        try:
-            return self.own is None or (self.own / f"{AUTHORITY}.key").exists()
-        except PermissionError:
-            return False
-
     def _provided(self, now: float, running: Running, live: Judgement) -> Provision:
         """Return the newest credentials that are valid. `live` is what is true of those that are running."""
         alive = running.credentials
@@ -122,8 +114,12 @@ class TelemetryStore(_Store):
 
     def _local(self, now: float, *, may_create: bool) -> Provision:
         """Return the certificates that are kept here, renewed if due. `may_create` allows a new CA."""
-        if self.own is not None and not self._signs:
-            return Provision(self._read(self.own, self.own))
+        if self.own is not None:
+            signs = False
+            with suppress(PermissionError):  # reading an unreadable folder says why
+                signs = (self.own / f"{AUTHORITY}.key").exists()
+            if not signs:
+                return Provision(self._read(self.own, self.own))
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_create=may_create)
             kept: Credentials | None = None

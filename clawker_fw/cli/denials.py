@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clawker_fw.agents.names import AgentNames
-    from clawker_fw.denials.advice import Adviser
     from clawker_fw.denials.answer import DenialsAnswer, Selection
     from clawker_fw.denials.reading import Sources
     from clawker_fw.denials.refusal import Counted, Gap
+    from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.engine.port import EngineReader
 
 _NAMES_SECONDS = 2.0
@@ -123,7 +123,7 @@ def answered(chosen: Options, since: float | None, wanted: "Selection") -> "Deni
     names = _names(engine, chosen, log_sources, now)
     if not log.stack():
         _require_known(wanted.agent, names)
-    return answer(begun.refusals(), names, wanted, _adviser(chosen), stamp(now).decode())
+    return answer(begun.refusals(), names, wanted, _explainer(chosen), stamp(now).decode())
 
 
 def _ask(chosen: Options, wanted: "Selection") -> None:
@@ -141,6 +141,7 @@ def _ask(chosen: Options, wanted: "Selection") -> None:
 
 
 def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
+    from clawker_fw.denials.advice import Adviser
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.refusal import Gap
     from clawker_fw.report import denials as report
@@ -148,7 +149,7 @@ def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
 
     refusals, names = _arriving(chosen, wanted)
     console, write = text.console(), documents.writer(report.Line)
-    adviser, stack = _adviser(chosen), log.stack()
+    adviser, stack = Adviser(_explainer(chosen)), log.stack()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted, name in refusals:
             gap = counted if isinstance(counted, Gap) else denial(counted, name, names, adviser)
@@ -201,17 +202,16 @@ def _require_known(agent: str, names: "AgentNames") -> None:
     )
 
 
-def _adviser(chosen: Options) -> "Adviser":
-    """Return the settings' advice. Without readable settings, refusals are shown without advice."""
-    from clawker_fw.denials.advice import Adviser
+def _explainer(chosen: Options) -> "Explainer | None":
+    """Return the explainer of the settings. Without readable settings, refusals are shown without advice."""
     from clawker_fw.errors import SettingsError
 
     try:
         loaded = session.load(chosen)
     except SettingsError as error:
         session.warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
-        return Adviser(None)
-    return Adviser(session.explainer(chosen, loaded, time.time()))
+        return None
+    return session.explainer(chosen, loaded, time.time())
 
 
 def _require_answers(chosen: Options) -> None:

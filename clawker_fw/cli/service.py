@@ -49,7 +49,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.private_files import make_private, state_folder
     from clawker_fw.reconcile import inputs
     from clawker_fw.watch.address import parse_address
-    from clawker_fw.watch.service import ServiceScope, Unit, service_variables
+    from clawker_fw.watch.service import service_variables, unit
 
     loaded = session.load(chosen)
     before = ["--project", chosen.base_project, "--log-format", LogFormat.JSON.value]
@@ -65,8 +65,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
         make_private(state)  # systemd makes only existing folders writable
     except OSError as error:
         raise RefusedError("unit-unwritable", f"{state} can't be created: {error.strerror}.") from error
-    unit = Unit(
-        ServiceScope.SYSTEM if system else ServiceScope.USER,
+    return unit(
         chosen.project,
         [*before, "watch", *options],
         interval,
@@ -74,8 +73,8 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
             **service_variables(os.environ),
             "XDG_STATE_HOME": str(state.parent),  # so that the service and `run` use the same certificates
         },
-        parse_address(listen).path if listen else None,
-        state,
-        os.geteuid(),
+        system=system,
+        socket=parse_address(listen).path if listen else None,
+        state=state,
+        user=os.geteuid(),
     )
-    return unit.text()

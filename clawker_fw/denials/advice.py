@@ -80,10 +80,6 @@ class Adviser:
         private = (refusal for refusal in refusals if refusal.refusal.reason == Reason.PRIVATE_ADDRESS)
         self._private = {counted.refusal.name: counted.upstream for counted in private}
 
-    def knowing(self, refusals: Iterable[Counted]) -> "Adviser":
-        """Return an adviser that also knows the private addresses in these refusals."""
-        return Adviser(self._explainer, refusals)
-
     def advise(self, counted: Counted) -> RuleAdvice:
         """Return advice on a refusal."""
         refusal = counted.refusal

@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Gap, Refusals
+from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.remedies import Remedy
 from clawker_fw.reconcile.handed_over import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
@@ -78,10 +79,10 @@ class DenialsAnswer:
 
 
 def answer(
-    refusals: Refusals, agents: AgentNames, selection: Selection, adviser: Adviser, now: str
+    refusals: Refusals, agents: AgentNames, selection: Selection, explainer: Explainer | None, now: str
 ) -> DenialsAnswer:
     """Select refusals and give advice on them. `now` is a time (RFC 3339)."""
-    adviser = adviser.knowing(refusals.counted)
+    adviser = Adviser(explainer, refusals.counted)
     names = [(refusal, agents.of(refusal.refusal.agent, refusal.last)) for refusal in refusals.counted]
     asked = [(refusal, name) for refusal, name in names if selection.takes(refusal, name)]
     addresses = {*(refusal.refusal.agent for refusal in refusals.counted), *refusals.suppressed}

@@ -171,7 +171,6 @@ class DockerEngine:
         return view if container in {view.id, view.name} else None
 
     def _named(self, container: str) -> str:
-        """Return a container's name if it is known, otherwise its id."""
         return self._names.get(container, shortened(container))
 
     def own_images(self) -> tuple[OwnImage, ...]:

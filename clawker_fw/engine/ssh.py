@@ -56,7 +56,11 @@ class SshAdapter(BaseHTTPAdapter):
         super().__init__()
         self._folder = tempfile.mkdtemp(prefix="clawker-fw-")
         login = command(address, Path(self._folder, "c"))
-        self._pool = _Pool("localhost", timeout=timeout, maxsize=_CONNECTIONS, command=login, seconds=timeout)
+        # The pool passes unknown arguments on to each of its connections.
+        self._pool = HTTPConnectionPool(
+            "localhost", timeout=timeout, maxsize=_CONNECTIONS, command=login, seconds=timeout
+        )
+        self._pool.ConnectionCls = _SshConnection
         self._end = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def get_connection(self, url: str | bytes, proxies: object = None) -> HTTPConnectionPool:
@@ -104,12 +108,6 @@ class _SshConnection(HTTPConnection):
         raise ConnectionError(words) if words else failure
 
 
-class _Pool(HTTPConnectionPool):
-    """A pool of such connections. urllib3 passes unknown arguments on to each of them."""
-
-    ConnectionCls = _SshConnection
-
-
 class _Socket(socket.socket):
     """One end of a socket pair whose other end is a process's input and output. Closing it ends the process."""
 
@@ -139,7 +137,6 @@ class _Socket(socket.socket):
         self.close()
 
     def last_words(self) -> str:
-        """Return the process's error output."""
         end = self._complaints.seek(0, os.SEEK_END)
         self._complaints.seek(max(0, end - _LAST_WORDS))
         return self._complaints.read(_LAST_WORDS).decode(errors="replace").strip()

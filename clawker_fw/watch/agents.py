@@ -16,6 +16,7 @@ from enum import StrEnum
 from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
+from clawker_fw.model.containers import ContainerSummary
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Role
 from clawker_fw.watch.reactions import OnOpen
@@ -113,9 +114,7 @@ class Guard:
 class Admitted:
     """A container to attach to the agent network. `error` says why that failed."""
 
-    name: str
-    id: str
-    image: str
+    container: ContainerSummary
     error: str = ""
 
 
@@ -140,18 +139,14 @@ class Admission:
             return ()
         problem = self._problem(engine)
         done = [
-            Admitted(
-                container.name,
-                container.id,
-                container.image,
-                problem or _connected(engine, agents.id, container.id),
-            )
-            for container in waiting
+            Admitted(container, problem or _connected(engine, agents.id, container.id)) for container in waiting
         ]
         before = self._refused
-        self._refused = frozenset((admitted.id, admitted.error) for admitted in done if admitted.error)
+        self._refused = frozenset((admitted.container.id, admitted.error) for admitted in done if admitted.error)
         return tuple(
-            admitted for admitted in done if not admitted.error or (admitted.id, admitted.error) not in before
+            admitted
+            for admitted in done
+            if not admitted.error or (admitted.container.id, admitted.error) not in before
         )
 
     def _problem(self, engine: EngineWriter) -> str:

@@ -65,12 +65,13 @@ def write_open(open_agent: OpenAgent) -> None:
 
 def write_admitted(admitted: Admitted) -> None:
     """Log a container that was attached to the agent network, or why it could not be."""
-    fields = {"agent": admitted.name, "id": admitted.id, "image": admitted.image}
+    container = admitted.container
+    fields = {"agent": container.name, "id": container.id, "image": container.image}
     if admitted.error:
         fields["message"] = admitted.error
     done = f"could not be attached: {admitted.error}" if admitted.error else "has been attached"
     level = logging.ERROR if admitted.error else logging.INFO
-    LOG.log(level, "agent_admitted", extra={"fields": fields, "line": f"agent  {admitted.name} {done}"})
+    LOG.log(level, "agent_admitted", extra={"fields": fields, "line": f"agent  {container.name} {done}"})
 
 
 def write_presence(presence: Presence) -> None:

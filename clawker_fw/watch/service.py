@@ -5,8 +5,6 @@ Unit options: systemd.service(5), systemd.exec(5). Quoting: systemd.syntax(7).
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from clawker_fw.errors import RefusedError
@@ -14,52 +12,41 @@ from clawker_fw.rendering import render
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES, variables
 
 
-class ServiceScope(StrEnum):
-    """Whether a service belongs to the machine or to a user."""
+def unit(
+    project: str,
+    arguments: Sequence[str],
+    interval: float,
+    environment: Mapping[str, str],
+    *,
+    system: bool,
+    socket: Path | None = None,
+    state: Path | None = None,
+    user: int = 0,
+) -> str:
+    """Return the text of a unit. `arguments` follow the program's name, `interval` is in seconds.
 
-    SYSTEM = "system"
-    USER = "user"
+    Only a `system` service belongs to the machine; `user` is its uid. `socket` is the unix socket on which metrics
+    are served, if there is one. `state` is the folder in which certificates are kept and renewed.
 
-
-@dataclass(frozen=True)
-class Unit:
-    """The contents of a unit. `arguments` follow the program's name, `interval` is in seconds.
-
-    `socket` is the unix socket on which metrics are served, if there is one. `state` is the folder in which
-    certificates are kept and renewed. `user` is the uid of a system service.
+    Raises:
+        RefusedError: when an argument can't be written into a unit.
     """
-
-    scope: ServiceScope
-    project: str
-    arguments: Sequence[str]
-    interval: float
-    variables: Mapping[str, str] = field(default_factory=dict)
-    socket: Path | None = None
-    state: Path | None = None
-    user: int = 0
-
-    def text(self) -> str:
-        """Return the unit file's text.
-
-        Raises:
-            RefusedError: when an argument can't be written into a unit.
-        """
-        # -P: nothing is imported from the working directory.
-        command = [sys.executable, "-P", "-m", "clawker_fw", *self.arguments]
-        folder = f"clawker-fw-{self.project}"  # services of several users share no folder
-        written = [self.socket.parent] if self.socket and self.socket.parent != Path("/run") / folder else []
-        written += [self.state] if self.state else []
-        return render(
-            "clawker-fw.service.j2",
-            project=self.project,
-            system=self.scope is ServiceScope.SYSTEM,
-            command=" ".join(map(quoted, command)),
-            variables=[quoted(f"{name}={value}", variables=False) for name, value in self.variables.items()],
-            watchdog_seconds=max(120, round(4 * self.interval)),
-            user=self.user,
-            folder=folder,
-            written=[quoted(f"-{path}", variables=False) for path in written],
-        )
+    # -P: nothing is imported from the working directory.
+    command = [sys.executable, "-P", "-m", "clawker_fw", *arguments]
+    folder = f"clawker-fw-{project}"  # services of several users share no folder
+    written = [socket.parent] if socket and socket.parent != Path("/run") / folder else []
+    written += [state] if state else []
+    return render(
+        "clawker-fw.service.j2",
+        project=project,
+        system=system,
+        command=" ".join(map(quoted, command)),
+        variables=[quoted(f"{name}={value}", variables=False) for name, value in environment.items()],
+        watchdog_seconds=max(120, round(4 * interval)),
+        user=user,
+        folder=folder,
+        written=[quoted(f"-{path}", variables=False) for path in written],
+    )
 
 
 def quoted(word: str, *, variables: bool = True) -> str:

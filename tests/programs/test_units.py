@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.watch.service import ServiceScope, Unit, quoted
+from clawker_fw.watch.service import quoted, unit
 from devkit.engines import EngineError
 from devkit.units import exposure, install_systemd, verify
 
-MOST_EXPOSED = {ServiceScope.SYSTEM: 2.5, ServiceScope.USER: 7.0}
+MOST_EXPOSED = {"system": 2.5, "user": 7.0}
 """The highest exposure on systemd's scale of 0 to 10. An unconfined service has 9.6."""
 
 
@@ -23,18 +23,18 @@ def _systemd(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
         pytest.skip(f"NO UNIT IS TESTED: {error}")
 
 
-def written(folder: Path, scope: ServiceScope, *arguments: str, user: int = 0, **variables: str) -> Path:
-    unit = Unit(scope, "clawker", arguments, 30, variables, Path("/run/other/watch.sock"), user=user)
+def written(folder: Path, scope: str, *arguments: str, user: int = 0, **variables: str) -> Path:
     path = folder / "clawker-fw.service"
-    path.write_text(unit.text())
+    socket, system = Path("/run/other/watch.sock"), scope == "system"
+    path.write_text(unit("clawker", arguments, 30, variables, system=system, socket=socket, user=user))
     return path
 
 
 AWKWARD = ("--config", '/etc/100% $HOME; \\n/it\'s "here".yaml', "", "--project", "clawker", "watch")
 
 
-@pytest.mark.parametrize("scope", list(ServiceScope))
-def test_the_unit_is_one_that_systemd_reads(scope: ServiceScope, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scope", ["system", "user"])
+def test_the_unit_is_one_that_systemd_reads(scope: str, tmp_path: Path) -> None:
     """It has no unknown or malformed line, whatever the options contain, and is confined by systemd's scale."""
     path = written(tmp_path, scope, *AWKWARD, user=1000, CLAWKER_FW_RULES='[{"dst": "a.test"}]')
     assert verify(path, scope) == (0, "")

@@ -179,7 +179,7 @@ def test_a_network_with_a_way_out_attaches_nobody(watched: Watched) -> None:
     watched.attach = "services"
     watched.until(70)
     ((moment, refused),) = watched.admitted
-    assert (moment, refused.name) == (0, "loose")
+    assert (moment, refused.container.name) == (0, "loose")
     assert "has a way out" in refused.error
     assert set(watched.engine.inside("loose").networks) == {"services"}
 
