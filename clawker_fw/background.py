@@ -11,7 +11,6 @@ _Result = TypeVar("_Result")
 _Item = TypeVar("_Item")
 
 _THREADS = 4
-"""How many parts of a sequence are processed in parallel."""
 
 
 def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> Future[_Result]:

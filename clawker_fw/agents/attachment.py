@@ -22,9 +22,7 @@ from clawker_fw.stack.relay import Publication
 REFUSAL = "--clawker-fw-is-not-serving"
 """Docker fails with `unknown flag` before it contacts the engine. In YAML it is not a mapping."""
 
-_VOLUME = "clawker-fw-trust"
-"""The name of the trust volume in an override file."""
-
+_TRUST_VOLUME = "clawker-fw-trust"
 NO_SEARCH_DOMAIN = "."
 DROPPED_CAPABILITY = "NET_RAW"
 
@@ -84,7 +82,7 @@ class Attachment:
         publish an agent's ports, so the override removes them. `publishes` is for a single service.
         """
         networks = {self.network: {"ipv4_address": self.address}} if self.publishes else [self.network]
-        mount = {"type": "volume", "source": _VOLUME, "target": TARGET, "read_only": True}
+        mount = {"type": "volume", "source": _TRUST_VOLUME, "target": TARGET, "read_only": True}
         mount |= {"volume": {"nocopy": True}}
         service = (
             f"    networks: !override {json.dumps(networks)}",
@@ -105,14 +103,13 @@ class Attachment:
         lines += ["networks:", f"  {json.dumps(self.network)}:", "    external: true"]
         if self.trust:
             name = f"    name: {json.dumps(self.trust.volume)}"
-            lines += ["volumes:", f"  {_VOLUME}:", name, "    external: true"]
+            lines += ["volumes:", f"  {_TRUST_VOLUME}:", name, "    external: true"]
         return "\n".join(lines)
 
 
 def attachment(desired: Desired, emptied: tuple[str, ...] = ()) -> Attachment:
     """Return how agents are attached to a stack, without trust."""
-    network = desired.networks[Role.AGENTS].name
-    return Attachment(network, str(desired.service_address), emptied)
+    return Attachment(desired.networks[Role.AGENTS].name, str(desired.service_address), emptied)
 
 
 def require_serving(project: str, observed: Observed, diff: Diff) -> None:

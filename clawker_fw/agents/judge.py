@@ -346,8 +346,7 @@ def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Itera
 def _granted(view: ContainerView) -> Iterator[Opening]:
     """Yield a warning for raw packets, and for unusual grants that are not a bypass."""
     shape = view.shape
-    dropped = {_RAW, "ALL"} & set(shape.capabilities_dropped)
-    if _RAW in shape.capabilities_added or not dropped:
+    if _RAW in shape.capabilities_added or not {_RAW, "ALL"} & set(shape.capabilities_dropped):
         yield Opening("raw-packets", "with NET_RAW it can pose as a neighbour, and reach the host over IPv6")
     if unusual := sorted(set(shape.capabilities_added) - _ORDINARY - _ESCAPES - {_RAW}):
         yield Opening("capability", f"it has {', '.join(unusual)}, which Docker does not grant by default")

@@ -108,8 +108,7 @@ def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float
         (key_usage("key_cert_sign"), True),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
     )
-    subject = _subject(project, "intermediate", key)
-    return issued(root, key, subject, extensions, now=now, life=INTERMEDIATE_LIFE)
+    return issued(root, key, _subject(project, "intermediate", key), extensions, now=now, life=INTERMEDIATE_LIFE)
 
 
 def _subject(project: str, kind: str, key: CertificateIssuerPrivateKeyTypes) -> x509.Name:

@@ -51,8 +51,7 @@ SKEW = timedelta(hours=1)
 
 def mint_authority(project: str, now: float) -> Pair:
     """Return a new CA. It has no constraints, because only our containers and one collector trust it."""
-    key = new_key()
-    return self_signed(key, named(f"clawker-fw {project} infrastructure CA"), 0, now)
+    return self_signed(new_key(), named(f"clawker-fw {project} infrastructure CA"), 0, now)
 
 
 def mint_client(authority: Pair, project: str, sibling: Sibling, now: float) -> Pair:
@@ -93,8 +92,7 @@ def _checked(pair: Pair, trusted: list[x509.Certificate]) -> x509.Certificate:
     """Return the certificate of a pair, verified as a trusted client's in the middle of its life."""
     leaf, *between = fitting(pair)
     middle = datetime.fromtimestamp(sum(life_of(leaf)) / 2, UTC)
-    verifier = PolicyBuilder().store(Store(trusted)).time(middle).build_client_verifier()
-    verifier.verify(leaf, between)
+    PolicyBuilder().store(Store(trusted)).time(middle).build_client_verifier().verify(leaf, between)
     return leaf
 
 

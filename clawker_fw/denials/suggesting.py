@@ -58,8 +58,7 @@ class Need:
     def and_(self, other: "Need") -> "Need":
         """Return both, for the same target."""
         agents = tuple(sorted({*self.agents, *other.agents}))
-        last = max(self.last, other.last)
-        return replace(self, times=self.times + other.times, agents=agents, last=last)
+        return replace(self, times=self.times + other.times, agents=agents, last=max(self.last, other.last))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,7 @@ class Numbering:
 
     def missing_after(self, written: int | None) -> Gap | None:
         """Return the gap at the end of a log, given how many lines were written."""
-        missing = written is not None and written > self.last > 0
-        return Gap(self._sibling, self._stamp, None) if missing else None
+        return Gap(self._sibling, self._stamp, None) if written and written > self.last > 0 else None
 
 
 class Tally:

@@ -177,8 +177,7 @@ def kernel(writer: EngineWriter, comparison: Comparison) -> Check:
         return _ok("kernel", "Envoy and CoreDNS run on the Docker host's kernel.")
     asked = examiner(comparison.desired)
     if writer.image(asked.image) is None:
-        why = "The first `clawker-fw run` checks the kernel, before it creates anything."
-        return _skipped("kernel", why)
+        return _skipped("kernel", "The first `clawker-fw run` checks the kernel, before it creates anything.")
     if missing := lacking(writer, comparison.desired.project, asked):
         advice = "Each sentence says what is needed on the Docker host."
         return _failure("kernel", f"It lacks what the firewall needs: {'; '.join(missing)}.", advice)

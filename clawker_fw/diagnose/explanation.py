@@ -166,8 +166,7 @@ class Explainer:
 
     @cached_property
     def _lasting(self) -> Policy:
-        allowing = (rule for rule in self._ended if not rule.denies)
-        return Policy(RuleSet((*self._current.rules, *allowing)))
+        return Policy(RuleSet((*self._current.rules, *(rule for rule in self._ended if not rule.denies))))
 
     def explain(self, target: Target, request: Request | None = None) -> Explanation:
         """Explain a connection, or a request in it, with near misses."""

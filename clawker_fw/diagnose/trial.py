@@ -50,8 +50,7 @@ def attempt(reader: EngineReader, observed: Observed, target: Target, *request: 
     if last.ok and last.status < _FIRST_ERROR and last.name != "datagram":
         return Attempted(trial, None)
     recorder = observed.siblings.get(Sibling.COREDNS if last.name == "resolve" else Sibling.ENVOY)
-    reason = _recorded(reader, recorder.container.id, last) if recorder else None
-    return Attempted(trial, reason)
+    return Attempted(trial, _recorded(reader, recorder.container.id, last) if recorder else None)
 
 
 def _recorded(reader: EngineReader, container: str, step: TrialStep) -> Reason | None:

@@ -46,9 +46,8 @@ def _header(path: str, kind: bytes, file: File) -> tarfile.TarInfo:
 def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, File]:
     """Return the files of a tar by their path below its single top folder.
 
-    The content of a link is `-> TARGET`. A folder with an unusual owner or mode has an entry with an absolute
-    path, unlike files. `root` is the container's root user and group on the host. Files equal to those in `known`
-    are returned as the same objects.
+    Links, folders and `known` are as in `EngineReader.files`. `root` is the container's root user and group on the
+    host.
 
     Raises:
         EngineError: when the tar is incomplete or damaged, or longer than `bounds.VOLUME`.

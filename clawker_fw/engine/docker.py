@@ -46,8 +46,7 @@ _EVENTS = {
 }
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
-_PROGRESS_EVERY = 0.2
-"""Seconds between two progress callbacks of a pull."""
+_PROGRESS_SECONDS = 0.2
 
 _GOING = {"removing", "dead"}
 """The states of a container that is being removed, or was removed only partly."""
@@ -314,7 +313,7 @@ class DockerEngine:
         """Call `on_progress` several times a second, even without new data."""
         transfer = pulling.Transfer()
         pull = in_background(self._pull, reference, transfer)
-        while not wait([pull], _PROGRESS_EVERY).done:
+        while not wait([pull], _PROGRESS_SECONDS).done:
             on_progress(transfer.share)
         pull.result()
 

@@ -22,11 +22,7 @@ def run_in_helper(
     *,
     sent: bytes = b"",
 ) -> None:
-    """Run a verb with `sent` as its standard input. `silence` is the timeout without output in seconds.
-
-    Raises:
-        EngineError: when it fails; the context has its error output.
-    """
+    """Run a verb. The arguments and errors are those of `EngineWriter.run_helper`."""
     rest, complaint = b"", b""
     running = f"run fwctl {arguments[0]} in container {container}"
     with translated(running), _explaining_silence(arguments[0], container, silence):

@@ -18,7 +18,6 @@ from clawker_fw.errors import EngineError
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 DEFAULT_SOURCE = "the default"
-"""The source of an engine that nothing names."""
 
 _SCHEMES = ("unix", "tcp", "ssh")
 _PLAIN_PORT, _TLS_PORT = 2375, 2376

@@ -49,11 +49,7 @@ def outputs(client: Client, identity: str, silence: float | None) -> Generator[t
 def dialogue(
     client: APIClient, identity: str, sent: bytes, silence: float | None
 ) -> Generator[tuple[bytes, bytes], None, None]:
-    """Start a program that reads `sent` before it prints anything, and yield its output as `outputs` does.
-
-    Raises:
-        TimeoutError: after `silence` seconds without output.
-    """
+    """Start a program that reads `sent` before it prints anything, and yield its output as `outputs` does."""
     # Over TLS it is a socket, otherwise a reader of one.
     stream = cast("socket.SocketIO", client.exec_start(identity, socket=True))
     descriptor = stream if isinstance(stream, socket.socket) else socket.socket(fileno=os.dup(stream.fileno()))
@@ -71,10 +67,7 @@ def _received(connection: socket.socket, size: int) -> bytes:
 
 
 def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield pairs of standard output and error from a stream, given a function that reads a number of bytes.
-
-    The format is ContainerAttach in the engine's API: the stream, the number of bytes, the bytes.
-    """
+    """Yield pairs of standard output and error from a stream, given a function that reads a number of bytes."""
     while len(head := read(HEAD.size)) == HEAD.size:
         which, size = HEAD.unpack(head)
         if size > bounds.PIECE:
@@ -84,10 +77,7 @@ def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def exit_code(client: APIClient, identity: str) -> int | None:
-    """Return the exit code of a program whose output has ended; None if the engine never reports it.
-
-    The engine learns the exit code a moment after the end of the output.
-    """
+    """Return the exit code of a program whose output has ended; None if the engine never reports it."""
     end = time.monotonic() + EXIT_SECONDS
     while True:
         code: int | None = client.exec_inspect(identity)["ExitCode"]

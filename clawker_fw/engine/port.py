@@ -18,7 +18,6 @@ from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.volumes import VolumeView
 
 NOTHING: Files = MappingProxyType({})
-"""No files."""
 
 ProgressCallback = Callable[[float], None]
 """A callback that receives the completed share of a long operation, from 0 to 1."""

@@ -56,8 +56,7 @@ def served(address: ListenAddress, pages: Pages) -> Iterator[ListenAddress]:
             f"Can't listen on {address}: {error.strerror or error}.",
             hint="Choose another address with --listen.",
         ) from error
-    thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, name="pages", daemon=True).start()
     try:
         yield address if address.path else ListenAddress(address.host, server.server_address[1])
     finally:

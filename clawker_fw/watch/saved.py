@@ -26,8 +26,7 @@ class SavedFiles:
         """Return whether a file has changed and is no longer being written, once per change."""
         now = self._states()
         # A new file has just been read. Only a file that was known before can have been saved.
-        same = all(self._known.get(file, state) == state for file, state in now.items())
-        if same:
+        if all(self._known.get(file, state) == state for file, state in now.items()):
             self._known, self._pending = now, {}
             return False
         if now != self._pending:

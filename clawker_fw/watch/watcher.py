@@ -335,8 +335,7 @@ class Watcher:
         return isinstance(error, SettingsError) and not self._trust.open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
-        options = ConvergeOptions(causes=self._causes(work), actions=work.actions)
-        decision = self._decide(engine, work, options)
+        decision = self._decide(engine, work, ConvergeOptions(causes=self._causes(work), actions=work.actions))
         if not work.unread:
             self._comparing.succeeded()
             return dataclasses.replace(decision, unused=work.unused)

@@ -124,8 +124,7 @@ def _methods(host: InspectedHost) -> Iterator[Case]:
     yield _request(host, "trace", "TRACE", TRACE, _inside(host) or "/")
     for path in (rule.path for rule in host.paths.rules if rule.methods and not rule.expression):
         if method := next((candidate for candidate in _SAFE if host.refuses(candidate, path)), ""):
-            words = f"{method}, which no rule allows there,"
-            yield _request(host, "method", words, method, path)
+            yield _request(host, "method", f"{method}, which no rule allows there,", method, path)
             return
 
 

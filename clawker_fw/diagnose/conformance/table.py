@@ -135,8 +135,7 @@ def _siblings(envoy: str, coredns: str, ports: frozenset[int]) -> Iterator[Case]
         ("CoreDNS's health page", coredns, 8080),
     ):
         if port not in ports:  # Envoy listens on the rules' ports
-            words = f"{name}, port {port}"
-            yield Case(f"port-{port}", words, _SHUT, "connect", address=f"{address}:{port}")
+            yield Case(f"port-{port}", f"{name}, port {port}", _SHUT, "connect", address=f"{address}:{port}")
 
 
 def _connections(envoy: str, allowed: str) -> Iterator[Case]:
