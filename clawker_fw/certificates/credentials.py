@@ -34,11 +34,7 @@ class Pair:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "Pair":
-        """Return the pair in a document.
-
-        Raises:
-            AttributeError, KeyError, TypeError: when the document has another form.
-        """
+        """Return the pair in a document. Raise AttributeError, KeyError or TypeError if it has another form."""
         return cls(document["certificate"].encode(), document["key"].encode())
 
 

@@ -87,17 +87,17 @@ class Adviser:
             reason = Reason(refusal.reason)
         except ValueError:  # from another release
             return RuleAdvice(refusal.reason, Remedy(""))
-        explained = self.explained(counted)
         if reason in _BY_RULES:
-            return self._by_rules(counted, reason, explained)
+            return self._by_rules(counted, reason)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
         return RuleAdvice(reason.sentence, Remedy(sentence))
 
-    def _by_rules(self, counted: Counted, reason: Reason, explained: Explanation | None) -> RuleAdvice:
+    def _by_rules(self, counted: Counted, reason: Reason) -> RuleAdvice:
         refusal = counted.refusal
         if not refusal.name:
             return RuleAdvice("no rule is for this port", Remedy(_nameless(refusal)))
+        explained = self.explained(counted)
         if explained is None or self._explainer is None:
             return RuleAdvice(reason.sentence, Remedy(""))
         private = explained.reason is Reason.PRIVATE_ADDRESS

@@ -170,10 +170,8 @@ class Explainer:
 
     def explain(self, target: Target, request: Request | None = None) -> Explanation:
         """Explain a connection, or a request in it, with near misses."""
-        if target.mistake:
-            return Explanation(target, None, Reason.BAD_NAME)
         explained = self.decide(target, request)
-        if is_ours(target.name):
+        if target.mistake or is_ours(target.name):
             return explained
         rules, ended, reason = self._rules, self._ended, explained.reason
         related = _related(rules, ended, target) if reason in _UNNAMED else _covering(rules, ended, target)

@@ -17,10 +17,7 @@ _UP = 0x1
 
 
 def routes(table: Path = _TABLE) -> tuple[IPv4Network, ...]:
-    """Return the destinations of all IPv4 routes except default routes (proc_pid_net(5), `/proc/net/route`).
-
-    The result is empty on a machine without that file.
-    """
+    """Return the destinations of all IPv4 routes but default ones (proc_pid_net(5)); none without such a file."""
     try:
         _, *lines = table.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):

@@ -40,11 +40,7 @@ class ListenAddress:
 
 
 def parse_address(text: str) -> ListenAddress:
-    """Parse `HOST:PORT` with a loopback host, or `unix:PATH` with an absolute path.
-
-    Raises:
-        ValueError: when the text is neither.
-    """
+    """Parse `HOST:PORT` with a loopback host, or `unix:PATH` with an absolute path, or raise ValueError."""
     kind, _, path = text.partition(":")
     if kind == "unix":
         if not Path(path).is_absolute():

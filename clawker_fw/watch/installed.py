@@ -16,11 +16,7 @@ class Installed:
         return status.st_size, status.st_mtime_ns, status.st_ino
 
     def require_same(self) -> None:
-        """Require that the release has not changed. Nothing is known while its file can't be examined.
-
-        Raises:
-            RefusedError: when another release has been installed, or the same one again.
-        """
+        """Raise RefusedError if any release has been installed since, as far as its file can be examined."""
         try:
             if self._state() == self._before:
                 return

@@ -42,11 +42,7 @@ def path_of(project: str) -> Path:
 
 
 def write(path: Path, texts: Texts) -> None:
-    """Save settings in a file.
-
-    Raises:
-        OSError: if they can't be written.
-    """
+    """Save settings in a file. Raise OSError if they can't be written."""
     with locked(path.parent, writing=True):
         write_private(path, json.dumps(_FORM.dump_python(texts, mode="json")).encode())
 

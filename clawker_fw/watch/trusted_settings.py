@@ -65,11 +65,7 @@ class Trust:
         self.open = exposures(observed, blueprint.files) or self.open
 
     def require_latest(self, observed: Observed) -> None:
-        """Require that nobody has applied other settings since the good ones were accepted.
-
-        Raises:
-            SettingsError: if the record in the stack names others.
-        """
+        """Raise SettingsError if the stack's record names settings that were applied after the good ones."""
         good = self._good.origin.digest if self._good and self._good.origin else ""
         if _applied(observed) - self._applied - {good}:
             raise SettingsError(
@@ -126,11 +122,7 @@ class Steady:
         self._seen: dict[Path, tuple[_State, float]] = {}
 
     def require(self, files: Iterable[Path]) -> None:
-        """Require that none of these files was changed within the last second.
-
-        Raises:
-            SettingsError: if one was changed too recently, or can't be read.
-        """
+        """Raise SettingsError if one of these files was changed within the last second, or can't be read."""
         for file in files:
             try:
                 status = file.stat()

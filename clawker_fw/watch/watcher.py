@@ -132,11 +132,7 @@ class Watcher:
         """Whether the stack has been down since the watcher started. A stack taken down later stays down."""
 
     def watch(self) -> None:
-        """Keep the stack current until asked to stop.
-
-        Raises:
-            RefusedError: if another release has been installed.
-        """
+        """Keep the stack current until asked to stop. Raise RefusedError if another release has been installed."""
         while not self._place.stopping():
             began = self._place.clock()
             try:
