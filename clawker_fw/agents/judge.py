@@ -50,7 +50,6 @@ _ORDINARY = frozenset(
 
 _UNFILTERED = frozenset({"seccomp=unconfined", "seccomp:unconfined"})
 _UNCONFINED_BY_APPARMOR = frozenset({"apparmor=unconfined", "apparmor:unconfined"})
-_LOCAL_DRIVER = "local"
 
 _WITHOUT_HOST = {INHIBIT_IPV4: "true", GATEWAY_MODE: "isolated"}
 """Options of a network on which the host has no address."""
@@ -393,7 +392,7 @@ def _leaks(view: ContainerView, place: _Place) -> Iterator[Opening]:
     for name in sorted(set(view.volumes.values()) & set(place.volumes)):
         volume = place.volumes[name]
         kind = volume.options.get("type", "")
-        if volume.driver != _LOCAL_DRIVER:
+        if volume.driver != "local":
             yield Opening("volume", f"what it writes to the volume {name} goes to the driver {volume.driver}")
         elif is_of_network(kind):
             yield Opening("volume", f"what it writes to the volume {name} is sent over {kind}")

@@ -72,8 +72,8 @@ def shares(names: Iterable[str]) -> list[tuple[str, ...]]:
     Names below another name are left out, because the other's intermediate covers them. A share has the names with
     a common prefix of their hashes, so a new name changes or divides only one share.
     """
-    wanted = set(names)
-    apart = {name for name in wanted if not any(above in wanted for above in _above(name))}
+    distinct = set(names)
+    apart = {name for name in distinct if distinct.isdisjoint(_above(name))}
     hashed = sorted((hashlib.sha256(name.encode()).digest(), name) for name in apart)
     return [tuple(sorted(name for _, name in share)) for share in _divided(hashed, 0)]
 

@@ -256,8 +256,8 @@ class InspectionStore(_Store):
     ) -> Provided:
         """Return an intermediate per share: the one that there is, or a new one."""
         now = self.clock()
-        known = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda issuer: issuer.ends)
-        newest = {issuer.names: issuer for issuer in known}
+        usable = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda issuer: issuer.ends)
+        newest = {issuer.names: issuer for issuer in usable}
         for share in shares:
             if share not in newest or now >= newest[share].renewed_at:
                 pair = authority.mint_intermediate(root.pair, self.project, share, now)

@@ -134,9 +134,9 @@ def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted
 def _proxy_answer(record: Mapping[str, Any]) -> str:
     """Return Squid's error, and the demanded credentials, from the headers of the upstream proxy's answer."""
     headers = record.get("proxy")
-    listed = headers.get("headers") if isinstance(headers, Mapping) else None
+    recorded = headers.get("headers") if isinstance(headers, Mapping) else None
     pairs = [
-        (_text(header, "key"), _text(header, "value")) for header in listed or () if isinstance(header, Mapping)
+        (_text(header, "key"), _text(header, "value")) for header in recorded or () if isinstance(header, Mapping)
     ]
     return "; ".join(value[:_LONGEST_ANSWER] for key, value in pairs if key in _PROXY_HEADERS)
 

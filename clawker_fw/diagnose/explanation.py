@@ -42,7 +42,6 @@ class Difference(StrEnum):
     BELOW = "below"
 
 
-_ORDER = list(Difference)
 _UNNAMED = {Reason.NO_RULE, Reason.OBSERVED}
 
 
@@ -178,7 +177,7 @@ class Explainer:
         near = [near for near in related if near.rule != explained.rule]
         if reason is None:
             near = [near for near in near if near.difference is Difference.OVERRULED]
-        near.sort(key=lambda near: (_ORDER.index(near.difference), -len(near.rule.destination.name)))
+        near.sort(key=lambda near: (list(Difference).index(near.difference), -len(near.rule.destination.name)))
         return replace(explained, near=tuple(near[:_MOST_NEAR]))
 
     def decide(self, target: Target, request: Request | None = None) -> Explanation:

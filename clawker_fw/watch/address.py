@@ -1,6 +1,5 @@
 """Where a watcher serves its pages: a loopback address or a unix socket of this machine."""
 
-import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,16 +26,6 @@ class ListenAddress:
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def family(self) -> socket.AddressFamily:
-        """The family of its sockets."""
-        return socket.AF_UNIX if self.path else socket.AF_INET6 if ":" in self.host else socket.AF_INET
-
-    @property
-    def where(self) -> str | tuple[str, int]:
-        """The address as sockets of its family take it."""
-        return str(self.path) if self.path else (self.host, self.port)
 
 
 def parse_address(text: str) -> ListenAddress:

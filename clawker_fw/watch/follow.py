@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
@@ -41,20 +41,18 @@ class Inbox:
 
 
 @contextmanager
-def followed(
-    engine: EngineReader, on_event: Callable[[Event], None], on_end: Callable[[], None]
-) -> Iterator[None]:
-    """Call `on_event` for each event of an engine until the context ends, or `on_end` if the engine goes first."""
+def followed(engine: EngineReader, inbox: Inbox) -> Iterator[None]:
+    """Put each event of an engine into the inbox until the context ends, or `GONE` if the engine goes first."""
     left = threading.Event()
     with engine.events() as events:
 
         def follow() -> None:
             try:
                 for event in events:
-                    on_event(event)
+                    inbox.put(event)
             finally:
                 if not left.is_set():
-                    on_end()
+                    inbox.put(News.GONE)
 
         threading.Thread(target=follow, name="engine-events", daemon=True).start()
         try:

@@ -82,8 +82,11 @@ class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128  # one that finds no room is tried again after a second
 
     def __init__(self, address: ListenAddress, pages: Pages) -> None:
-        self.address_family = address.family
-        where: Any = address.where
+        where: Any = (address.host, address.port)
+        if address.path is not None:
+            self.address_family, where = socket.AF_UNIX, str(address.path)
+        elif ":" in address.host:
+            self.address_family = socket.AF_INET6
         super().__init__(where, type("Handler", (_PageHandler,), {"served": pages}))
         if address.path is not None:
             address.path.chmod(_SOCKET_MODE)

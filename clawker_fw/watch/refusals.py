@@ -23,13 +23,11 @@ NOT_RECORDED = "not-recorded"
 _AFTER = b"~"
 """Sorts after any line with the same time."""
 
-Count = Callable[[Sibling, str, int], None]
-
 
 class RefusalCounter:
     """Counts the refusals of a stack from the first look on, but for what `conformance` has tried."""
 
-    def __init__(self, project: str, count: Count) -> None:
+    def __init__(self, project: str, count: Callable[[Sibling, str, int], None]) -> None:
         self._project = project
         self._count = count
         self._read_to: dict[Sibling, bytes] = {}

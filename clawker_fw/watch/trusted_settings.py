@@ -106,8 +106,6 @@ def _applied(observed: Observed) -> frozenset[str]:
 STEADY_SECONDS = 1.0
 """How long settings must be unchanged before a watcher applies them."""
 
-_State = tuple[int, int, int]
-
 
 class Steady:
     """Checks that files were not changed lately, because a fresh one may be half written.
@@ -119,7 +117,7 @@ class Steady:
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._wall = wall
-        self._seen: dict[Path, tuple[_State, float]] = {}
+        self._states: dict[Path, tuple[tuple[int, int, int], float]] = {}
 
     def require(self, files: Iterable[Path]) -> None:
         """Raise SettingsError if one of these files was changed within the last second, or can't be read."""
@@ -129,10 +127,10 @@ class Steady:
             except OSError as error:
                 raise unreadable_settings(file, error) from error
             state = (status.st_ctime_ns, status.st_ino, status.st_size)
-            if self._seen.get(file, (None, 0.0))[0] != state:
-                self._seen[file] = (state, self._clock())
+            if self._states.get(file, (None, 0.0))[0] != state:
+                self._states[file] = (state, self._clock())
             by_kernel = self._wall() - status.st_ctime_ns / 1e9
-            if max(by_kernel, self._clock() - self._seen[file][1]) < STEADY_SECONDS:
+            if max(by_kernel, self._clock() - self._states[file][1]) < STEADY_SECONDS:
                 raise SettingsError(
                     "settings-changing",
                     f"{file} has just been changed. It is applied once it has been unchanged for a second.",

@@ -136,10 +136,7 @@ class Watcher:
         while not self._place.stopping():
             began = self._place.clock()
             try:
-                with (
-                    self._place.connect() as engine,
-                    followed(engine, self._place.inbox.put, lambda: self._place.inbox.put(News.GONE)),
-                ):
+                with self._place.connect() as engine, followed(engine, self._place.inbox):
                     self._schedule.by(began)
                     wait = self._attend(engine, began)
                 self._pause(wait)
