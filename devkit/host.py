@@ -19,7 +19,7 @@ def reachable() -> str | None:
         engine = connect(None, None, os.environ)
     except EngineError:
         return None
-    return str(engine.address)
+    return engine.facts().endpoint
 
 
 @contextmanager

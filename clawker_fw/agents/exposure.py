@@ -273,8 +273,7 @@ def _real(path: Path | str) -> str:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return a path's device and inode, equal through any mount; None if it can't be read."""
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
+    return None

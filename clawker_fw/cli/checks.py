@@ -51,7 +51,6 @@ def _diagnosed(chosen: Options) -> Answer:
 def _checks(chosen: Options) -> "Iterator[Check]":
     from clawker_fw.diagnose import diagnosis, upstream
     from clawker_fw.diagnose.diagnosis import Check, CheckHealth
-    from clawker_fw.engine import host_network
     from clawker_fw.private_files import state_folder
     from clawker_fw.report.spans import counted
 
@@ -83,8 +82,8 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield diagnosis.failed("stack", error)
         return
     yield from diagnosis.guarded("kernel", lambda: diagnosis.kernel(engine, seen))
-    yield diagnosis.tracking(engine, seen, bridged=host_network.tracks_bridged())
-    yield diagnosis.connection_table(engine, seen, most=host_network.most_tracked())
+    yield diagnosis.tracking(engine, seen)
+    yield diagnosis.connection_table(engine, seen)
     yield diagnosis.agents(seen)
     yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
     yield from diagnosis.guarded("upstream-proxy", lambda: upstream.checks(engine, seen, os.environ))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.diagnose.trial import attempt
+from clawker_fw.engine import host_network
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
@@ -184,11 +185,9 @@ def kernel(writer: EngineWriter, comparison: Comparison) -> Check:
     return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
 
 
-def tracking(reader: EngineReader, comparison: Comparison, *, bridged: bool | None) -> Check:
-    """Whether one agent can fill the kernel's connection table, which blocks new connections for everybody.
-
-    `bridged` is whether this machine's kernel tracks traffic between containers.
-    """
+def tracking(reader: EngineReader, comparison: Comparison) -> Check:
+    """Whether one agent can fill the kernel's connection table, which blocks new connections for everybody."""
+    bridged = host_network.tracks_bridged()
     if bridged is None or not reader.facts().shares_network:
         return _skipped(_BRIDGED, "Only known on the Docker host; in a container, only with `--network host`.")
     if not bridged:
@@ -204,8 +203,9 @@ def tracking(reader: EngineReader, comparison: Comparison, *, bridged: bool | No
     )
 
 
-def connection_table(reader: EngineReader, comparison: Comparison, *, most: int | None) -> Check:
-    """Whether the connections that agents may begin with hosts fit into the kernel's table, of `most` entries."""
+def connection_table(reader: EngineReader, comparison: Comparison) -> Check:
+    """Whether the connections that agents may begin with hosts fit into the kernel's table."""
+    most = host_network.most_tracked()
     if most is None or not reader.facts().shares_network:
         return _skipped(_TRACKED, "Only known on the Docker host, if its kernel tracks connections.")
     needed = _REMEMBERED * comparison.blueprint.settings.limits.connections_per_second

@@ -87,7 +87,8 @@ def _connected(client: Client, place: EngineLocation) -> "DockerEngine":
     except (LookupError, TypeError) as error:  # the SDK assumes a form of error messages
         raise ConnectionError(_NO_ENGINE) from error
     facts = requirements.facts(place.address, version)
-    client = client.in_version(facts.api_version)
+    first, client = client, open_client(place, facts.api_version, client.timeout)
+    client.adapters = first.adapters  # the same connections
     info = _object(client.info())
     requirements.require_abilities(place.address, info)
     inside = own_container(client, info)
@@ -114,7 +115,6 @@ class DockerEngine:
         """By the id of a container with our labels: the project for which we made it, or ""."""
         self._names: dict[str, str] = {}
         """By id: the names of containers, for errors. A name such as `clawker-envoy-next` shows the purpose."""
-        self.address = facts.endpoint
 
     def close(self) -> None:
         self._client.close()

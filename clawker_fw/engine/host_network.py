@@ -6,6 +6,7 @@ connections between containers.
 
 import socket
 import struct
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -37,19 +38,16 @@ def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
     Documentation/networking/ip-sysctl). None means that this machine lacks the interface.
     """
     places = [settings / place / "rp_filter" for place in ("all", interface)]
-    try:
-        values = [int(place.read_text(encoding="ascii")) for place in places]
-    except (OSError, ValueError):
-        return None
-    return max(values) > 0
+    with suppress(OSError, ValueError):
+        return max([int(place.read_text(encoding="ascii")) for place in places]) > 0
+    return None
 
 
 def most_tracked() -> int | None:
     """Return how many connections this machine's kernel can track; None if unknown."""
-    try:
+    with suppress(OSError, ValueError):
         return int(_TRACKED.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+    return None
 
 
 def tracks_bridged(setting: Path = _BRIDGED) -> bool | None:

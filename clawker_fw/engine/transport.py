@@ -46,10 +46,6 @@ class _Bounded:
 class Client(APIClient):
     """The SDK's client, with limited answers."""
 
-    def __init__(self, place: EngineLocation, **options: Any) -> None:  # noqa: ANN401 - the SDK's own
-        self._place = place
-        super().__init__(**options)
-
     def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
         """Send a request."""
         stream = options.pop("stream", False)
@@ -62,12 +58,6 @@ class Client(APIClient):
                 answer.close()
                 raise
         return answer
-
-    def in_version(self, version: str) -> "Client":
-        """Return a client for another version of the API, over the same connections."""
-        other = open_client(self._place, version, self.timeout)
-        other.adapters = self.adapters
-        return other
 
     def open_response(
         self,
@@ -101,8 +91,9 @@ def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
     """
     over_ssh = place.address.startswith("ssh://")
     address = DEFAULT_ADDRESS if over_ssh else place.address
+    timeout: Any = seconds  # the SDK's types have only whole seconds
     try:
-        client = Client(place, base_url=address, version=version, timeout=seconds, tls=bool(place.tls))
+        client = Client(base_url=address, version=version, timeout=timeout, tls=bool(place.tls))
     except (errors.InvalidConfigFile, ValueError) as error:
         raise EngineError(
             "docker-config-invalid",

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 
 from clawker_fw.watch.decision import Decision
 
@@ -63,8 +64,5 @@ class Manager:
         if not self._address.startswith(("/", "@")) or not lines:
             return
         address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-            try:
-                notifier.sendto("\n".join(lines).encode(), address)
-            except OSError:
-                return  # nobody listens; the manager decides what silence means
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier, suppress(OSError):
+            notifier.sendto("\n".join(lines).encode(), address)  # if nobody listens, the manager decides about it

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 LOOK_EVERY = 0.5
@@ -42,11 +43,10 @@ class SavedFiles:
 
 def _state(file: Path) -> tuple[int, int, int] | None:
     """Return the state that changes with a file or a link's target. None if it is unreadable."""
-    try:
+    with suppress(OSError):
         status = file.stat()
-    except OSError:
-        return None
-    return status.st_ctime_ns, status.st_ino, status.st_size
+        return status.st_ctime_ns, status.st_ino, status.st_size
+    return None
 
 
 def keep_looking(saved: SavedFiles, on_change: Callable[[], object], ended: threading.Event) -> None:
