@@ -156,7 +156,7 @@ def _openings(
     view: ContainerView, place: "_Place", ways: EngineWays, written: Mapping[str, Iterable[Exposure]]
 ) -> Iterator[Opening]:
     """Yield an agent's bypasses, and those of agents whose processes it sees, because it can control these."""
-    processes = chain(view, lambda container: container.shape.pid_mode, place.known)
+    processes = chain(view, lambda container: container.shape.pid_mode, place.containers)
     for container in (view, *(container for container in processes.passed if container.id in place.agents)):
         yield from _network(container, place)
         yield from _own_addresses(container, place)
@@ -193,7 +193,7 @@ class _Place:
         self.files = {volume: sibling.name for sibling in siblings for volume in sibling.volumes.values()}
         """The volumes of our containers, with the containers' names."""
         self.volumes = observed.volumes
-        self.known = (*observed.agents, *siblings, *observed.companions)
+        self.containers = (*observed.agents, *siblings, *observed.companions)
         self.resolves = resolves
         self.range = network.ip_range if network else None
         """The range from which the engine assigns addresses."""
@@ -301,7 +301,7 @@ def _processes(chain: Chain, place: _Place) -> Iterator[Opening]:
 
 
 def _memory(view: ContainerView, place: _Place) -> Chain:
-    return chain(view, lambda container: container.shape.ipc_mode, place.known)
+    return chain(view, lambda container: container.shape.ipc_mode, place.containers)
 
 
 def _names(view: ContainerView, place: _Place) -> Iterator[Opening]:

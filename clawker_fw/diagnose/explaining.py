@@ -88,7 +88,7 @@ def ask(
         RefusedError: when an attempt is requested and Envoy or CoreDNS does not run.
         EngineError: when the attempt itself fails.
     """
-    running = {sibling for sibling, seen in observed.siblings.items() if seen.container.running}
+    running = {sibling for sibling, view in observed.siblings.items() if view.container.running}
     idle = [sibling for sibling in Sibling if sibling not in running]
     if live and idle:
         raise RefusedError(

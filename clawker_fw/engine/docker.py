@@ -144,7 +144,7 @@ class DockerEngine:
         """
         with readable("its containers"), translated("list its containers"):
             answers = _objects(self._client.containers(all=True))
-        containers = [_read(translate.listed, raw, "container") for raw in answers]
+        containers = [_read(translate.container_summary, raw, "container") for raw in answers]
         self._names = {container.id: container.name for container in containers if container.name}
         labelled = [container.id for container in containers if labels.project_of(container.labels)]
         with self._inspecting:  # threads that list for several stacks inspect a container once

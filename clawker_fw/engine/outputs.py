@@ -31,14 +31,14 @@ STAMP = len("2026-01-01T00:00:00.000000000Z")
 """The length of the engine's time before each line."""
 
 
-def outputs(client: Client, identity: str, silence: float | None) -> Generator[tuple[bytes, bytes], None, None]:
+def outputs(client: Client, identity: str, silence: float) -> Generator[tuple[bytes, bytes], None, None]:
     """Start a program by the id of its exec, and yield pairs of standard output and error until it ends.
 
     The SDK's method reads from the socket and loses what Python's HTTP client has already buffered: on a busy
     machine, a quick program's whole output may arrive with the response's head.
 
     Raises:
-        TimeoutError: after `silence` seconds without output, if set. Engines can miss the end of a program whose
+        TimeoutError: after `silence` seconds without output. Engines can miss the end of a program whose
             container is restarted at that moment.
     """
     how = {"Tty": False, "Detach": False}
@@ -47,7 +47,7 @@ def outputs(client: Client, identity: str, silence: float | None) -> Generator[t
 
 
 def dialogue(
-    client: APIClient, identity: str, sent: bytes, silence: float | None
+    client: APIClient, identity: str, sent: bytes, silence: float
 ) -> Generator[tuple[bytes, bytes], None, None]:
     """Start a program that reads `sent` before it prints anything, and yield its output as `outputs` does."""
     # Over TLS it is a socket, otherwise a reader of one.

@@ -94,7 +94,7 @@ def _logs_to(log: Mapping[str, Any]) -> str:
     return "" if driver in LOCAL_LOGS else driver
 
 
-def listed(raw: Mapping[str, Any]) -> ContainerSummary:
+def container_summary(raw: Mapping[str, Any]) -> ContainerSummary:
     """Read a container from a list, without names that contain a further `/`, which belong to links."""
     names = [name.removeprefix("/") for name in raw.get("Names") or ()]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
