@@ -8,7 +8,6 @@ from itertools import count
 
 from clawker_fw.model.engines import Event
 from clawker_fw.reconcile.desired_state import Blueprint
-from clawker_fw.stack.release import Release
 from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction
 from clawker_fw.watch.follow import Inbox, News
@@ -92,10 +91,9 @@ class Script(Inbox):
 class Watched:
     """A running stack, and the watcher to run on it."""
 
-    def __init__(self, release: Release, engine: CountingEngine | None = None) -> None:
+    def __init__(self, engine: CountingEngine | None = None) -> None:
         self.engine = engine or CountingEngine()
-        self.release = release
-        self.wanted = stacks.blueprint(self.engine.facts(), "a.test", release=release)
+        self.wanted = stacks.blueprint(self.engine.facts(), "a.test")
         stacks.converged(self.engine, self.wanted)
         self.decisions: list[tuple[float, Decision]] = []
         self.opened: list[tuple[float, OpenAgent]] = []
@@ -112,7 +110,7 @@ class Watched:
         self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
 
     def change(self, *rules: str) -> None:
-        self.wanted = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
+        self.wanted = stacks.blueprint(self.engine.facts(), *rules)
 
     @contextmanager
     def _connected(self) -> Iterator[CountingEngine]:

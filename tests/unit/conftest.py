@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from clawker_fw.reconcile.desired_state import Blueprint
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.watched import Watched
@@ -19,17 +18,17 @@ def memory() -> MemoryEngine:
 
 
 @pytest.fixture
-def up(memory: MemoryEngine, release: Release) -> Blueprint:
+def up(memory: MemoryEngine) -> Blueprint:
     """A running stack with one rule on that engine."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(memory.facts(), "a.test")
     stacks.converged(memory, wanted)
     return wanted
 
 
 @pytest.fixture
-def watched(release: Release) -> Watched:
+def watched() -> Watched:
     """A running stack and a watcher for it."""
-    return Watched(release)
+    return Watched()
 
 
 @pytest.fixture(autouse=True)

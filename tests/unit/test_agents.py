@@ -18,7 +18,6 @@ from clawker_fw.model.volumes import VolumeView
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -27,9 +26,9 @@ CONFINED: Mapping[str, Any] = {"dns": (RESOLVER,), "dns_search": (".",), "capabi
 
 
 @pytest.fixture
-def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
+def engine(memory: MemoryEngine) -> MemoryEngine:
     """An engine with a stack, an external network, an internal one, and an internal one without the host."""
-    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test"))
     for name, octet, internal, options in (
         ("world", 1, False, {}),
         ("inner", 2, True, {}),
@@ -367,10 +366,10 @@ def test_what_is_told_elsewhere_is_a_weakness(engine: MemoryEngine) -> None:
     assert {each.confinement for each in agents.values()} == {Confinement.WEAK}
 
 
-def test_settings_with_another_subnet_open_no_agent(engine: MemoryEngine, release: Release) -> None:
+def test_settings_with_another_subnet_open_no_agent(engine: MemoryEngine) -> None:
     """Until new settings are applied, agents correctly use the running resolver."""
     started(engine)
-    other = stacks.blueprint(engine.facts(), "a.test", release=release, network={"subnet": "10.99.0.0/20"})
+    other = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"})
     seen = pipeline.compare(engine, other)
     assert [each.confinement for each in seen.agents] == [Confinement.FENCED]
     assert seen.verdict is Verdict.DRIFTED

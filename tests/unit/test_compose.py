@@ -9,7 +9,6 @@ from clawker_fw.agents.compose import bypassing
 from clawker_fw.model.containers import ContainerSpec, Shape
 from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -18,9 +17,9 @@ SHOP = "com.docker.compose.project"
 
 
 @pytest.fixture
-def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
+def engine(memory: MemoryEngine) -> MemoryEngine:
     """An engine with a stack, a network with a way out, and an internal one."""
-    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test"))
     for name, octet, internal in ((OUT, 1, False), (INNER, 2, True)):
         subnet = IPv4Network(f"172.30.{octet}.0/24")
         memory.create_network(NetworkSpec(name, subnet, subnet[1], subnet, internal, {}, {}))

@@ -19,7 +19,6 @@ from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.stack import images
 from clawker_fw.stack.labels import ROLE
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -37,17 +36,17 @@ class Counting(MemoryEngine):
 
 
 @pytest.fixture
-def engine(release: Release) -> Counting:
+def engine() -> Counting:
     """An engine with a stack that is up."""
     engine = Counting()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test"))
     return engine
 
 
 @pytest.fixture
-def wanted(engine: Counting, release: Release) -> Blueprint:
+def wanted(engine: Counting) -> Blueprint:
     """The desired state: one more rule, and replaced containers."""
-    return stacks.blueprint(engine.facts(), "a.test", "b.test", release=release, otel={"infra_port": 1})
+    return stacks.blueprint(engine.facts(), "a.test", "b.test", otel={"infra_port": 1})
 
 
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
@@ -119,29 +118,29 @@ class Contested(MemoryEngine):
 
 
 @pytest.mark.parametrize("role", Role)
-def test_subnets_are_chosen_again_when_another_network_comes_first(release: Release, role: Role) -> None:
+def test_subnets_are_chosen_again_when_another_network_comes_first(role: Role) -> None:
     """Another network is chosen each time, and the other role keeps its subnet."""
     engine = Contested(3, role)
-    seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test"))
     assert (seen.diff.verdict, engine.left) == (Verdict.CURRENT, 0)
     subnets = [subnet for each in engine.networks() for subnet in each.subnets]
     assert len(subnets) == 5
     assert not [one for one in subnets for other in subnets if one is not other and one.overlaps(other)]
 
 
-def test_choosing_subnets_has_an_end(release: Release) -> None:
+def test_choosing_subnets_has_an_end() -> None:
     """If foreign networks always win, the run ends with the engine's error and leaves nothing behind."""
     engine = Contested(1000, Role.AGENTS)
     with pytest.raises(SubnetTakenError):
-        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test"))
     assert engine.left == 980
     assert engine.listing() == ()
 
 
-def test_a_subnet_of_the_settings_is_never_exchanged(release: Release) -> None:
+def test_a_subnet_of_the_settings_is_never_exchanged() -> None:
     """A configured subnet is never replaced: the run fails, and names the conflicting network."""
     network = {"subnet": "10.99.0.0/20"}
     engine = Contested(1, Role.AGENTS)
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release, network=network)
+    wanted = stacks.blueprint(engine.facts(), "a.test", network=network)
     with pytest.raises(SettingsError, match="overlaps other networks"):
         stacks.converged(engine, wanted)

@@ -19,7 +19,6 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import LISTENERS, ROUTES
 from clawker_fw.stack.files import FOLDER, public
 from clawker_fw.stack.image_tar import BuiltImage
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -27,9 +26,9 @@ RULES = ("a.test", ".wild.test", {"dst": "h.test", "proto": "http"})
 
 
 @pytest.fixture
-def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
+def wanted(memory: MemoryEngine) -> Blueprint:
     """A stack that is up and current."""
-    blueprint = stacks.blueprint(memory.facts(), *RULES, release=release)
+    blueprint = stacks.blueprint(memory.facts(), *RULES)
     assert stacks.converged(memory, blueprint).diff.verdict is Verdict.CURRENT
     return blueprint
 
@@ -184,10 +183,10 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
-def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine, release: Release) -> None:
+def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine) -> None:
     """Without the image, ids can't be compared, so it is drift until the image is there again."""
     reference = "proxy@sha256:" + "1" * 64
-    pulled = stacks.blueprint(memory.facts(), "a.test", release=release, images={"envoy": reference})
+    pulled = stacks.blueprint(memory.facts(), "a.test", images={"envoy": reference})
     stacks.converged(memory, pulled)
     before = memory.inside("clawker-envoy").id
     memory.retag(reference, None)
@@ -238,11 +237,12 @@ def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine
         ({"limits": {"resolver_connections": 5}}, {("coredns", "boot")}),
     ],
 )
+@pytest.mark.usefixtures("wanted")
 def test_a_changed_setting_is_told_as_one(
-    change: dict[str, Any], layers: set[tuple[str, str]], memory: MemoryEngine, wanted: Blueprint
+    change: dict[str, Any], layers: set[tuple[str, str]], memory: MemoryEngine
 ) -> None:
     """A setting changes only the containers that it affects."""
-    changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, **change)
+    changed = stacks.blueprint(memory.facts(), *RULES, **change)
     findings = stacks.found(memory, changed)
     assert {(sibling, layer) for sibling, layer, *_ in findings} == layers
     assert {cause for *_, cause, _ in findings} <= {"settings"}
@@ -265,11 +265,11 @@ def test_a_rule_changed_with_the_release_is_an_upgrade(
     assert wanted.release.build_sha != upgraded.build_sha
 
 
-def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, release: Release) -> None:
+def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint) -> None:
     """Versions come from the program or its image; otherwise the version is unknown."""
 
     def versions(**images: str) -> dict[str, tuple[str | None, str | None] | None]:
-        changed = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
+        changed = stacks.blueprint(memory.facts(), *RULES, images=images)
         found = pipeline.compare(memory, changed).diff.findings
         return {each.sibling.value: each.versions for each in found if each.layer is Layer.IMAGE}
 
@@ -284,11 +284,11 @@ def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, rel
     assert versions() == {}
 
 
-def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine, release: Release) -> None:
+def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine) -> None:
     """An Envoy older than the pinned one is a warning; a newer or bundled one is not."""
 
     def warned(build: str, **images: str) -> list[str]:
-        blueprint = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
+        blueprint = stacks.blueprint(memory.facts(), *RULES, images=images)
         stacks.converged(memory, blueprint)
         memory.inside("clawker-envoy").build = build
         seen = pipeline.compare(memory, blueprint)
@@ -319,7 +319,7 @@ def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blu
     """A network is recreated only without agents on it."""
     agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
     memory.start(agent)
-    changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
+    changed = stacks.blueprint(memory.facts(), *RULES, network={"subnet": "10.99.0.0/20"})
     field = "networks.clawker-net.subnet"
     assert ("coredns", "shape", field, "settings", "recreate-networks") in stacks.found(memory, changed)
     with pytest.raises(RefusedError) as caught:
@@ -331,9 +331,10 @@ def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blu
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
 
 
-def test_a_changed_subnet_is_a_change_of_the_settings(memory: MemoryEngine, wanted: Blueprint) -> None:
+@pytest.mark.usefixtures("wanted")
+def test_a_changed_subnet_is_a_change_of_the_settings(memory: MemoryEngine) -> None:
     """A changed subnet counts as a settings change in every finding, unless CoreDNS lost its original address."""
-    changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
+    changed = stacks.blueprint(memory.facts(), *RULES, network={"subnet": "10.99.0.0/20"})
     found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
     assert ("service_address", "10.213.1.53", Cause.SETTINGS) in found
     assert {cause for _, _, cause in found} == {Cause.SETTINGS}

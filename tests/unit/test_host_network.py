@@ -11,7 +11,6 @@ from clawker_fw.errors import SettingsError
 from clawker_fw.model.stacks import Role
 from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import topology
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -51,11 +50,11 @@ def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> N
     assert host_network.routes(table) == ()
 
 
-def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
+def agents(*routed: str, subnet: str | None = None) -> str:
     """Return the agent subnet of a stack on a machine with these routes."""
     engine = MemoryEngine(routes=tuple(map(IPv4Network, routed)))
     network = {"subnet": subnet} if subnet else {}
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release, network=network)
+    wanted = stacks.blueprint(engine.facts(), "a.test", network=network)
     seen = stacks.converged(engine, wanted)
     return str(seen.observed.networks[Role.AGENTS].subnets[0])
 
@@ -70,11 +69,9 @@ def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
         (("10.0.0.0/8",), "10.99.0.0/20", "10.99.0.0/20"),  # its own route is more specific
     ],
 )
-def test_a_free_subnet_takes_no_route_away(
-    routed: tuple[str, ...], chosen: str | None, expected: str, release: Release
-) -> None:
+def test_a_free_subnet_takes_no_route_away(routed: tuple[str, ...], chosen: str | None, expected: str) -> None:
     """The first subnet without a route is used, or the first one if all have routes."""
-    assert agents(release, *routed, subnet=chosen) == expected
+    assert agents(*routed, subnet=chosen) == expected
 
 
 @pytest.mark.parametrize("role", Role)
@@ -93,18 +90,18 @@ def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None
 
 
 @pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
-def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str, release: Release) -> None:
+def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str) -> None:
     """A configured subnet with a more specific route is refused, because that route would divert traffic."""
     with pytest.raises(SettingsError) as caught:
-        agents(release, route, subnet="10.99.0.0/20")
+        agents(route, subnet="10.99.0.0/20")
     assert (caught.value.code, tuple(caught.value.context)) == ("subnet-routed", (route,))
 
 
-def test_a_stack_keeps_the_subnet_it_has(release: Release) -> None:
+def test_a_stack_keeps_the_subnet_it_has() -> None:
     """A stack keeps its subnet, even if a more specific route appears later."""
     engine = MemoryEngine(routes=(IPv4Network("10.99.0.0/20"), IPv4Network("10.99.4.0/24")))
     quiet = MemoryEngine.facts(engine)
-    wanted = stacks.blueprint(quiet, "a.test", release=release, network={"subnet": "10.99.0.0/20"})
+    wanted = stacks.blueprint(quiet, "a.test", network={"subnet": "10.99.0.0/20"})
     with pytest.raises(SettingsError):
         pipeline.compare(engine, wanted)
     vars(engine)["_facts"] = MemoryEngine().facts()

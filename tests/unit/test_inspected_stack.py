@@ -14,7 +14,6 @@ from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.report.summary import lines
 from clawker_fw.stack.envoy.signing import INTERMEDIATES, TRUST
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -29,12 +28,12 @@ Wanted = Callable[..., Blueprint]
 
 
 @pytest.fixture
-def wanted(memory: MemoryEngine, release: Release, tmp_path: Path) -> Wanted:
+def wanted(memory: MemoryEngine, tmp_path: Path) -> Wanted:
     """Return a stack's blueprint with these rules at this time, on a machine with a folder for roots."""
 
     def made(*rules: object, now: float = NOW, folder: str = "here") -> Blueprint:
         provider = InspectionStore(tmp_path / folder, "clawker", keeps=True, clock=lambda: now)
-        return replace(stacks.blueprint(memory.facts(), "a.test", *rules, release=release), provider=provider)  # type: ignore[arg-type]
+        return replace(stacks.blueprint(memory.facts(), "a.test", *rules), provider=provider)  # type: ignore[arg-type]
 
     return made
 
@@ -103,10 +102,10 @@ class Silent(MemoryEngine):
         return replace(found, live=live, signer="i/o timeout")
 
 
-def test_a_silent_signer_is_one_finding(release: Release) -> None:
+def test_a_silent_signer_is_one_finding() -> None:
     """A silent signer's files are unknown, and only a new container brings a new signer."""
     engine = Silent()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     stacks.converged(engine, wanted)
     engine.silent = True
     assert stacks.found(engine, wanted) == {("envoy", "live", "signer", "tamper", "replace")}

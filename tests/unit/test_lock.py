@@ -27,7 +27,6 @@ from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.steps import ConvergeOptions, Verify
 from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.files import public
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
@@ -74,14 +73,13 @@ GONE = [
 def test_the_lock_of_a_run_that_is_gone_is_taken_over(
     holder: dict[str, str],
     memory: MemoryEngine,
-    release: Release,
     lock_image: image_tar.BuiltImage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The lock of a killed run, or of one that lost its engine, is taken over."""
     monkeypatch.setattr(lock, "LEASE_SECONDS", 1.0)
     hold(memory, lock_image, **holder)
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(memory.facts(), "a.test")
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
@@ -96,23 +94,20 @@ class Renewed(MemoryEngine):
         return found
 
 
-def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: Release) -> None:
+def test_the_lock_of_another_machine_is_respected_while_it_is_renewed() -> None:
     """A renewed lease shows that its remote holder is alive."""
     engine = Renewed()
     image = images.lock_image(engine.facts())
     engine.load_image(image.archive(), 1, lambda _: None)
     hold(engine, image, host="elsewhere 1")
     with pytest.raises(RefusedError) as caught:
-        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test"))
     assert "elsewhere" in caught.value.context[1]
     assert "--lock-wait" in caught.value.hint
 
 
-def test_a_run_whose_lock_was_taken_over_stops(
-    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
-) -> None:
+def test_a_run_whose_lock_was_taken_over_stops(memory: MemoryEngine, lock_image: image_tar.BuiltImage) -> None:
     """A run that was silent too long stops, because another one has taken over."""
-    del release
     with lock.Lock(memory, "clawker", lock_image) as held:
         held.require_held()
         memory.remove("clawker-lock")
@@ -190,10 +185,10 @@ def test_how_long_a_holder_may_be_silent(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_run_that_has_lost_the_lock_undoes_nothing(*, fails: bool, release: Release) -> None:
+def test_a_run_that_has_lost_the_lock_undoes_nothing(*, fails: bool) -> None:
     """A run that lost its lock reports no errors: another run may have adopted its containers."""
     engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     adopted: dict[str, str] = {}
 
     def on_progress(progress: Progress) -> None:
@@ -212,12 +207,10 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(*, fails: bool, release: Re
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
-def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
-    release: Release, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the engine does not tell who holds the lock, nothing is undone: another run may hold it."""
     engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
 
     def unsaid(name: str) -> ContainerView | None:
         raise EngineError("engine-unreachable", f"The engine did not answer when asked about {name}.")

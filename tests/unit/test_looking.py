@@ -20,7 +20,6 @@ from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPT, COMMITTED
 from clawker_fw.stack.files import public
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -44,16 +43,16 @@ class Flapping(MemoryEngine):
 
 
 @pytest.fixture
-def engine(release: Release) -> Flapping:
+def engine() -> Flapping:
     """An engine with a stack that is up."""
     engine = Flapping()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test"))
     return engine
 
 
 @pytest.fixture
-def wanted(engine: Flapping, release: Release) -> Blueprint:
-    return stacks.blueprint(engine.facts(), "a.test", release=release)
+def wanted(engine: Flapping) -> Blueprint:
+    return stacks.blueprint(engine.facts(), "a.test")
 
 
 # --- states ---------------------------------------------------------------------------------------------------
@@ -107,12 +106,12 @@ class Starting(Flapping):
     (None, 5, Verdict.UNKNOWN),
 ])  # fmt: skip
 def test_who_is_starting_is_waited_for(
-    ready_after: int | None, starts_for: int, verdict: Verdict, release: Release, monkeypatch: pytest.MonkeyPatch
+    ready_after: int | None, starts_for: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow program is current once it answers, and unknown if it never does."""
     monkeypatch.setattr(observe, "_ANSWER_WITHIN", 0)
     engine = Starting()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     engine.ready_after = 0
     stacks.converged(engine, wanted)
     engine.questions, engine.ready_after, engine.starts_for = 0, ready_after, starts_for
@@ -140,12 +139,10 @@ class Early(Starting):
     (3, 1_000_000, Verdict.DRIFTED),
     (1, 0, Verdict.DRIFTED),
 ])  # fmt: skip
-def test_who_has_asked_too_early_is_asked_again(
-    early: int, starts_for: int, verdict: Verdict, release: Release
-) -> None:
+def test_who_has_asked_too_early_is_asked_again(early: int, starts_for: int, verdict: Verdict) -> None:
     """A failed test by agents counts only if the tested container had started."""
     engine = Early()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     stacks.converged(engine, wanted)
     engine.questions, engine.early, engine.starts_for = 0, early, starts_for
     assert pipeline.compare(engine, wanted).diff.verdict is verdict
@@ -178,9 +175,9 @@ def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
 # --- settings -------------------------------------------------------------------------------------------------
 
 
-def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Blueprint, release: Release) -> None:
+def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Blueprint) -> None:
     """Rules removed from the file during a run are not applied."""
-    older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
+    older = stacks.blueprint(engine.facts(), "a.test", "removed.test")
     seen = pipeline.compare(engine, older)
     assert seen.diff.verdict is Verdict.DRIFTED
     after = converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None), seen)
@@ -287,10 +284,10 @@ RECORDS = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def still(release: Release) -> tuple[MemoryEngine, Blueprint]:
+def still() -> tuple[MemoryEngine, Blueprint]:
     """A running stack for tests that undo their changes."""
     engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     stacks.converged(engine, wanted)
     return engine, wanted
 

@@ -14,7 +14,6 @@ from clawker_fw.reconcile.plan import examiner
 from clawker_fw.report.facts import leftovers
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import trial_name
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -23,8 +22,8 @@ OURS = labels.ownership_labels("clawker")
 
 
 @pytest.fixture
-def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
-    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+def engine(memory: MemoryEngine) -> MemoryEngine:
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test"))
     return memory
 
 
@@ -87,9 +86,9 @@ def test_a_live_process_that_never_ends_is_an_error(engine: MemoryEngine, monkey
     assert engine.container(held)
 
 
-def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngine, release: Release) -> None:
+def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngine) -> None:
     """A left-behind container that queries the kernel carries its owner, so the next run removes it."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(memory.facts(), "a.test")
     spec = examiner(pipeline.compare(memory, wanted).desired)
     stacks.converged(memory, wanted)
     seen: list[bool] = []

@@ -12,7 +12,6 @@ from clawker_fw.reconcile.plan import staged
 from clawker_fw.reconcile.steps import ConvergeOptions, describe
 from clawker_fw.stack import labels
 from clawker_fw.stack.files import public
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.container import VERBS, MemoryContainer
 from devkit.memory.engine import MemoryEngine
@@ -46,13 +45,6 @@ OTHERS = {
 """How the helpers differ, and whether this release can talk to them."""
 
 
-@pytest.fixture
-def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
-    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
-    stacks.converged(memory, blueprint)
-    return blueprint
-
-
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1], NAMES[1:]], ids=["both", "coredns", "envoy"])
 @pytest.mark.parametrize(("change", "talks"), OTHERS.values(), ids=OTHERS)
 def test_a_run_replaces_what_it_cant_talk_to(
@@ -60,7 +52,7 @@ def test_a_run_replaces_what_it_cant_talk_to(
     talks: bool,  # noqa: FBT001 - of the table
     names: tuple[str, ...],
     memory: MemoryEngine,
-    wanted: Blueprint,
+    up: Blueprint,
 ) -> None:
     """One run suffices and leaves nothing behind. Only compatible helpers take part."""
     before = {memory.inside(name).id for name in names}
@@ -69,23 +61,23 @@ def test_a_run_replaces_what_it_cant_talk_to(
         change(inside)
         made = {**inside.spec.labels, labels.STACK_BUILD_SHA: "0" * 64}
         inside.spec = replace(inside.spec, labels=made)
-    seen = pipeline.compare(memory, wanted)
+    seen = pipeline.compare(memory, up)
     lines = [describe(step) for step in seen.plan(ConvergeOptions()).steps]
     if names == NAMES:
         assert all(any(each in line for line in lines) for each in RESIDENT) is talks, lines
-    after = stacks.converged(memory, wanted)
+    after = stacks.converged(memory, up)
     assert after.diff.findings == ()
     assert after.observed.leftovers == ()
     assert before.isdisjoint(listed.id for listed in memory.listing())
     assert stacks.serving(memory)
 
 
-def test_a_commit_that_another_release_has_staged_is_no_tampering(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_a_commit_that_another_release_has_staged_is_no_tampering(memory: MemoryEngine, up: Blueprint) -> None:
     """Files that an interrupted run staged are removed by the next; other files there are tampering."""
-    resolver = pipeline.compare(memory, wanted).desired.siblings[Sibling.COREDNS]
+    resolver = pipeline.compare(memory, up).desired.siblings[Sibling.COREDNS]
     memory.put_files("clawker-coredns", staged(resolver))
-    assert stacks.found(memory, wanted) == {("coredns", "boot", "leftover.stage/", "upgrade", "replace")}
+    assert stacks.found(memory, up) == {("coredns", "boot", "leftover.stage/", "upgrade", "replace")}
     memory.put_files("clawker-coredns", {"stage/hot/further.json": public(b"{}")})
-    assert {cause for *_, cause, _ in stacks.found(memory, wanted)} == {"tamper"}
-    stacks.converged(memory, wanted)
-    assert stacks.found(memory, wanted) == set()
+    assert {cause for *_, cause, _ in stacks.found(memory, up)} == {"tamper"}
+    stacks.converged(memory, up)
+    assert stacks.found(memory, up) == set()

@@ -18,7 +18,6 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
 from clawker_fw.stack.name_list import POLICY
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -55,14 +54,6 @@ def text(steps: Plan) -> list[str]:
     return [line for line in lines if line]
 
 
-@pytest.fixture
-def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
-    """A current stack, and a release in which every file has changed."""
-    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
-    stacks.converged(memory, blueprint)
-    return blueprint
-
-
 def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str]:  # noqa: ANN401 - of a convergence
     """Return the plan of `run` as text without versions."""
     seen = pipeline.compare(memory, wanted)
@@ -73,11 +64,10 @@ def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str
     return [line.partition("@")[0] if "|" not in line and "@" in line else line for line in lines]
 
 
-def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(
-    memory: MemoryEngine, wanted: Blueprint
-) -> None:
+@pytest.mark.usefixtures("up")
+def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(memory: MemoryEngine) -> None:
     """Networks have fixed names, so the old containers stop before new networks are created."""
-    moved = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, network={"subnet": "10.9.0.0/24"})
+    moved = stacks.blueprint(memory.facts(), "a.test", network={"subnet": "10.9.0.0/24"})
     lines = planned(memory, moved)
     assert [line for line in lines if not line.startswith("verify")] == [
         "stop envoy | stop coredns",
@@ -91,9 +81,9 @@ def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(
     ]
 
 
-def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_both_are_replaced_side_by_side(memory: MemoryEngine, up: Blueprint) -> None:
     """The old resolver learns the new Envoy's address, so that its TTL expires during the takeover."""
-    lines = planned(memory, wanted, replace_all=True)
+    lines = planned(memory, up, replace_all=True)
     assert lines[0] == "create envoy-next | create coredns-next"
     assert lines[1].startswith("verify envoy-next")
     assert lines[2:] == [
@@ -197,32 +187,33 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, up: Blueprint) -> None:
     """The plan is the cheapest one that removes all differences and keeps agents connected."""
     prepare, expected = SITUATIONS[name]
     prepare(memory)
-    assert planned(memory, wanted) == expected
+    assert planned(memory, up) == expected
 
 
-def test_what_is_committed(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_what_is_committed(memory: MemoryEngine, up: Blueprint) -> None:
     """Envoy gets new rules before names resolve. A process that has not loaded earlier files may be replaced."""
-    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
+    changed = stacks.blueprint(memory.facts(), "b.test")
     assert planned(memory, changed) == ["---", "commit to envoy, then commit to coredns"]
     kept = memory.inside("clawker-coredns").files[POLICY]
     memory.inside("clawker-coredns").files[POLICY] = public(b"")
-    assert planned(memory, wanted) == ["---", "commit to coredns"]
+    assert planned(memory, up) == ["---", "commit to coredns"]
     memory.inside("clawker-coredns").files[POLICY] = kept
     memory.inside("clawker-envoy").live["listeners"] = "older"
-    assert planned(memory, wanted)[1] == "commit to envoy"
-    assert planned(memory, wanted, replace_uncommitted=True)[0] == "create envoy-next"
+    assert planned(memory, up)[1] == "commit to envoy"
+    assert planned(memory, up, replace_uncommitted=True)[0] == "create envoy-next"
 
 
 TAMPER = frozenset({Cause.TAMPER})
 
 
-def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
+@pytest.mark.usefixtures("up")
+def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEngine) -> None:
     """A replacement after tampering gets the current rules, and CoreDNS gets them after Envoy."""
-    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
+    changed = stacks.blueprint(memory.facts(), "b.test")
     unlabel_envoy(memory)
     steps = pipeline.compare(memory, changed).plan(ConvergeOptions(causes=TAMPER))
     assert [line.partition("@")[0] for line in text(steps)][:4] == [
@@ -239,14 +230,14 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
     )
 
 
-def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngine, up: Blueprint) -> None:
     """A resolver that can't be given the new Envoy's address is removed before the old Envoy drains."""
     resolver = memory.inside("clawker-coredns")
     resolver.files["boot/sibling.json"] = public(b"{}")  # of a release with other resources
     applied = json.loads(resolver.spec.labels[labels.APPLIED])
     applied["boot"]["boot/sibling.json"] = labels.digest(b"{}")
     resolver.spec = replace(resolver.spec, labels={**resolver.spec.labels, labels.APPLIED: json.dumps(applied)})
-    lines = planned(memory, wanted, replace_all=True)
+    lines = planned(memory, up, replace_all=True)
     assert lines[lines.index("---") + 1 :] == [
         ANNOUNCE,
         COREDNS_RELIEVED,
@@ -255,13 +246,11 @@ def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngi
     ]
 
 
-def test_the_kernel_is_asked_once_for_all_stacks_of_a_release(
-    memory: MemoryEngine, release: Release, tmp_path: Path
-) -> None:
+def test_the_kernel_is_asked_once_for_all_stacks_of_a_release(memory: MemoryEngine, tmp_path: Path) -> None:
     """A running Envoy of another stack shows that the kernel has what one needs, if it is of this release."""
     question = "check that the Docker host's kernel has what the firewall needs"
-    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
-    beside = stacks.blueprint(memory.facts(), "a.test", release=release, project="other")
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test"))
+    beside = stacks.blueprint(memory.facts(), "a.test", project="other")
     assert question not in planned(memory, beside)
     later = stacks.copied_release(tmp_path)
     stacks.change_corefile(later)

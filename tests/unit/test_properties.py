@@ -1,5 +1,6 @@
 """Properties of the whole core for generated settings and rules."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,6 @@ from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, Detach, Drain, Remove, Rename
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import labels
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.strategies import rule_sets
@@ -28,20 +28,20 @@ CHOSEN = st.fixed_dictionaries(
 thorough = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def wanted(engine: MemoryEngine, release: Release, chosen: dict[str, Any], rules: RuleSet) -> Blueprint:
+def wanted(engine: MemoryEngine, chosen: dict[str, Any], rules: RuleSet) -> Blueprint:
     """Return a blueprint for generated settings and rules."""
-    plain = stacks.blueprint(engine.facts(), release=release, **chosen)
-    return Blueprint(plain.project, plain.settings, rules, release, plain.engine)
+    plain = stacks.blueprint(engine.facts(), **chosen)
+    return replace(plain, rules=rules)
 
 
 @thorough
 @given(CHOSEN, rule_sets(), CHOSEN, rule_sets())
 def test_after_run_drift_is_empty(
-    release: Release, first: dict[str, Any], rules: RuleSet, then: dict[str, Any], changed: RuleSet
+    first: dict[str, Any], rules: RuleSet, then: dict[str, Any], changed: RuleSet
 ) -> None:
     """From any state to any settings, one run makes the stack current, and a second one does nothing."""
     engine = MemoryEngine()
-    for blueprint in (wanted(engine, release, first, rules), wanted(engine, release, then, changed)):
+    for blueprint in (wanted(engine, first, rules), wanted(engine, then, changed)):
         assert stacks.converged(engine, blueprint).diff.verdict is Verdict.CURRENT
         assert stacks.found(engine, blueprint) == set()
         assert pipeline.compare(engine, blueprint).plan(ConvergeOptions()).empty
@@ -49,27 +49,25 @@ def test_after_run_drift_is_empty(
 
 @thorough
 @given(CHOSEN, rule_sets())
-def test_two_renders_are_equal(release: Release, chosen: dict[str, Any], rules: RuleSet) -> None:
+def test_two_renders_are_equal(chosen: dict[str, Any], rules: RuleSet) -> None:
     """Equal inputs give equal bytes: nothing depends on chance, time or the order of a set."""
     engine = MemoryEngine()
-    seen = pipeline.compare(engine, wanted(engine, release, chosen, rules))
+    seen = pipeline.compare(engine, wanted(engine, chosen, rules))
     shuffled = RuleSet.of(reversed(rules.rules))
-    again = pipeline.compare(engine, wanted(engine, release, chosen, shuffled))
+    again = pipeline.compare(engine, wanted(engine, chosen, shuffled))
     for slots in (Slots(0, 0), Slots(1, 1)):
         assert seen.desired_in(slots) == again.desired_in(slots)
 
 
 @thorough
 @given(CHOSEN, rule_sets(), st.booleans())
-def test_no_step_names_what_is_not_ours(
-    release: Release, chosen: dict[str, Any], rules: RuleSet, everything: object
-) -> None:
+def test_no_step_names_what_is_not_ours(chosen: dict[str, Any], rules: RuleSet, everything: object) -> None:
     """Only containers with our labels for this project are drained, renamed or removed."""
     engine = MemoryEngine()
-    other = stacks.blueprint(engine.facts(), "a.test", release=release, project="other")
+    other = stacks.blueprint(engine.facts(), "a.test", project="other")
     stacks.converged(engine, other)
-    blueprint = wanted(engine, release, chosen, rules)
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
+    blueprint = wanted(engine, chosen, rules)
+    stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test"))
     steps = pipeline.compare(engine, blueprint).plan(ConvergeOptions(replace_all=bool(everything)))
     for step in (*steps.steps, *steps.rollback):
         match step:

@@ -24,20 +24,19 @@ from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress, describe
 from clawker_fw.report.documents.run import DriftDocument
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
 
-def up(engine: MemoryEngine, release: Release) -> Blueprint:
+def brought_up(engine: MemoryEngine) -> Blueprint:
     """Bring a stack up, and return its blueprint."""
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     stacks.converged(engine, wanted)
     return wanted
 
 
-def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
-    return stacks.blueprint(engine.facts(), "a.test", "b.test", release=release, otel={"infra_port": 1})
+def _upgraded(engine: MemoryEngine) -> Blueprint:
+    return stacks.blueprint(engine.facts(), "a.test", "b.test", otel={"infra_port": 1})
 
 
 class NeverReady(MemoryEngine):
@@ -67,24 +66,23 @@ class NeverReady(MemoryEngine):
             inside.log.append("the program's last words")
 
 
-def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
+@pytest.mark.usefixtures("up")
+def test_another_run_is_respected_on_a_full_disk(memory: MemoryEngine) -> None:
     """On a full disk, the lock of a run on another machine is still respected."""
-    engine = MemoryEngine()
-    up(engine, release)
-    image = images.lock_image(engine.facts())
-    with Lock(engine, "clawker", image):
-        engine.disk_full = True
+    image = images.lock_image(memory.facts())
+    with Lock(memory, "clawker", image):
+        memory.disk_full = True
         with pytest.raises(RefusedError) as caught:
-            stacks.converged(engine, stacks.blueprint(engine.facts(), release=release))
+            stacks.converged(memory, stacks.blueprint(memory.facts()))
     assert caught.value.code == "lock-held"
 
 
-def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
+def test_a_failed_attempt_is_remembered_until_one_succeeds() -> None:
     """The next comparison shows the failed attempt and its reason, until the stack is current."""
     engine = NeverReady()
-    up(engine, release)
+    brought_up(engine)
     engine.broken = True
-    wanted = _upgraded(engine, release)
+    wanted = _upgraded(engine)
     assert pipeline.compare(engine, wanted).failed_attempt is None
     with pytest.raises(NotProvenError):
         stacks.converged(engine, wanted)
@@ -104,7 +102,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
     assert pipeline.compare(engine, wanted).failed_attempt is None
 
 
-def test_a_coredns_that_stopped_is_named_for_the_envoy_it_tests(release: Release) -> None:
+def test_a_coredns_that_stopped_is_named_for_the_envoy_it_tests() -> None:
     """The CoreDNS that tests a new Envoy has stopped: the error says so, with its log."""
 
     class Stopping(MemoryEngine):
@@ -116,17 +114,17 @@ def test_a_coredns_that_stopped_is_named_for_the_envoy_it_tests(release: Release
                 inside.log.append("exec /coredns: exec format error")
 
     engine = Stopping()
-    error = _not_ready(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    error = _not_ready(engine, stacks.blueprint(engine.facts(), "a.test"))
     stopped, *log = error.context[-2:]
     assert stopped == "agents' view: The engine could not run fwctl see in clawker-coredns: it is exited."
     assert log == ["log: exec /coredns: exec format error"]
 
 
-def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
+def test_what_serves_after_a_failure_is_looked_at() -> None:
     """The hint says what serves after a failure: nothing on a first run, otherwise the former containers."""
     engine = NeverReady()
     engine.broken = True
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     assert _not_ready(engine, wanted).hint == "What was created has been removed. Nothing serves now."
     engine.broken = False
     stacks.converged(engine, wanted)
@@ -139,11 +137,11 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     )
 
 
-def test_an_unfinished_first_run_is_no_tampering(release: Release) -> None:
+def test_an_unfinished_first_run_is_no_tampering() -> None:
     """Leftovers of a failed or killed first run do not count as tampering."""
     engine = NeverReady()
     engine.broken = True
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     _not_ready(engine, wanted)
     assert engine.networks() == ()
     for spec in pipeline.compare(engine, wanted).desired.networks.values():
@@ -155,17 +153,17 @@ def test_an_unfinished_first_run_is_no_tampering(release: Release) -> None:
     assert {cause for _, _, _, cause, _ in stacks.found(engine, wanted)} == {"upgrade"}
 
 
-def test_an_unhealthy_sibling_proves_nothing(release: Release) -> None:
+def test_an_unhealthy_sibling_proves_nothing() -> None:
     """A failing own health check stops a replacement, a live update and a run without changes."""
     engine = NeverReady()
-    wanted = up(engine, release)
+    wanted = brought_up(engine)
     engine.broken = engine.only_unhealthy = True
     caught = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
     assert caught.context[0] == "unhealthy: it looks up no name"
     engine.inside("clawker-envoy").unhealthy = "it looks up no name"
     for names in (["a.test", "b.test"], ["a.test", "b.test"]):
         with pytest.raises(NotProvenError) as found:
-            stacks.converged(engine, stacks.blueprint(engine.facts(), *names, release=release))
+            stacks.converged(engine, stacks.blueprint(engine.facts(), *names))
         assert (found.value.code, found.value.context) == ("not-proven", ("envoy: it looks up no name",))
 
 
@@ -181,13 +179,11 @@ def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions
 
 @pytest.mark.parametrize("failing", ["create_network", "remove_network", "create_container", "stop"])
 def test_an_engine_that_fails_while_networks_are_changed(
-    failing: str, release: Release, monkeypatch: pytest.MonkeyPatch
+    failing: str, monkeypatch: pytest.MonkeyPatch, memory: MemoryEngine, up: Blueprint
 ) -> None:
     """Whichever call fails, the old stack serves as before, and the next run completes the change."""
-    engine = MemoryEngine()
-    wanted = up(engine, release)
-    moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
-    call, times = getattr(engine, failing), iter(range(100))
+    moved = stacks.blueprint(memory.facts(), "a.test", network={"subnet": "10.99.0.0/20"})
+    call, times = getattr(memory, failing), iter(range(100))
 
     def fail(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - passed on
         lock = getattr(arguments[0], "name", "") == "clawker-lock"
@@ -195,24 +191,23 @@ def test_an_engine_that_fails_while_networks_are_changed(
             raise EngineError("engine-error", "The engine could not do it.")
         return call(*arguments, **named)
 
-    monkeypatch.setattr(engine, failing, fail)
+    monkeypatch.setattr(memory, failing, fail)
     with pytest.raises(EngineError) as caught:
-        stacks.converged(engine, moved)
+        stacks.converged(memory, moved)
     assert caught.value.message == "The engine could not do it."
     assert caught.value.hint == "What was created has been removed. The former envoy and coredns still serve."
-    assert stacks.found(engine, wanted) == set()
-    assert stacks.serving(engine)
-    stacks.converged(engine, moved)
-    assert stacks.found(engine, moved) == set()
+    assert stacks.found(memory, up) == set()
+    assert stacks.serving(memory)
+    stacks.converged(memory, moved)
+    assert stacks.found(memory, moved) == set()
 
 
-def test_a_commit_without_an_answer_claims_nothing(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("up")
+def test_a_commit_without_an_answer_claims_nothing(monkeypatch: pytest.MonkeyPatch, memory: MemoryEngine) -> None:
     """Without an answer, the error claims neither that new files are in effect nor that old ones were restored."""
-    engine = MemoryEngine()
-    up(engine, release)
-    monkeypatch.setattr(engine, "run_helper", lambda *_, **__: None)
+    monkeypatch.setattr(memory, "run_helper", lambda *_, **__: None)
     with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
+        stacks.converged(memory, stacks.blueprint(memory.facts(), "b.test"))
     assert caught.value.code == "commit-unanswered"
 
 
@@ -262,15 +257,15 @@ class Ending(Committing):
         raise EngineError("helper-failed", "fwctl commit-in-place failed: it ended with 137.")
 
 
-def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_program_that_can_not_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error, exit code 5, says first what the files did, then that the program does not serve."""
     engine = Committing()
-    up(engine, release)
+    brought_up(engine)
 
     def fail(container: str) -> None:
         raise EngineError("engine-error", f"The engine could not start {container}.")
 
-    wanted = stacks.blueprint(engine.facts(), "b.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "b.test")
     monkeypatch.setattr(engine, "start", fail)
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, wanted)
@@ -281,13 +276,13 @@ def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch:
 
 
 @pytest.mark.parametrize("kind", [Committing, Ending])
-def test_a_file_that_stops_a_program_is_no_outage(kind: type[Committing], release: Release) -> None:
+def test_a_file_that_stops_a_program_is_no_outage(kind: type[Committing]) -> None:
     """A hanging program is restarted, a crashed one restarts itself, and both then use the last verified files."""
     engine = kind()
-    first = up(engine, release)
+    first = brought_up(engine)
     before = engine.inside("clawker-envoy")
     identity, started = before.id, before.started
-    changed = stacks.blueprint(engine.facts(), "b.test", release=release)
+    changed = stacks.blueprint(engine.facts(), "b.test")
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, changed)
     assert caught.value.code == "commit-ended-program"
@@ -309,58 +304,52 @@ class Disproving(Committing):
         on_line(answer)
 
 
-def test_what_is_taken_and_not_proven_is_an_error(release: Release) -> None:
+def test_what_is_taken_and_not_proven_is_an_error() -> None:
     """Names resolve once Envoy serves the new rules. If the final check fails, that is reported."""
     engine = Disproving()
-    up(engine, release)
-    changed = stacks.blueprint(engine.facts(), "b.test", release=release)
+    brought_up(engine)
+    changed = stacks.blueprint(engine.facts(), "b.test")
     with pytest.raises(NotProvenError) as caught:
         stacks.converged(engine, changed)
     assert caught.value.code == "commit-rejected"
     assert {finding[0] for finding in stacks.found(engine, changed)} == {Sibling.ENVOY}
 
 
-def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Release) -> None:
+def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(memory: MemoryEngine, up: Blueprint) -> None:
     """A foreign container that appears after the comparison fails the run, which removes only its own."""
-    engine = MemoryEngine()
-    wanted = up(engine, release)
     progress_seen: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
         if not progress_seen:
-            engine.create_container(stacks.bare_container("clawker-envoy-next", wanted))
+            memory.create_container(stacks.bare_container("clawker-envoy-next", up))
         progress_seen.append(progress)
 
     with pytest.raises(ConflictError):
-        converge.converge(engine, lambda: wanted, ConvergeOptions(replace_all=True), RunContext(on_progress))
-    assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
+        converge.converge(memory, lambda: up, ConvergeOptions(replace_all=True), RunContext(on_progress))
+    assert [each.name for each in memory.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
 @pytest.mark.parametrize("point", range(1, 8))
-def test_stopping_finishes_the_step_in_hand(point: int, release: Release) -> None:
+def test_stopping_finishes_the_step_in_hand(point: int, memory: MemoryEngine, up: Blueprint) -> None:
     """Before agents notice anything, new containers are removed. What remains is listed."""
-    engine = MemoryEngine()
-    first = up(engine, release)
     options = ConvergeOptions(replace_all=True)
-    planned = set(map(describe, pipeline.compare(engine, first).plan(options).steps))
+    planned = set(map(describe, pipeline.compare(memory, up).plan(options).steps))
     progress_seen: list[Progress] = []
     run_context = RunContext(progress_seen.append, lambda: len(progress_seen) >= point)
     with pytest.raises(StoppedError) as caught:
-        converge.converge(engine, lambda: first, options, run_context)
+        converge.converge(memory, lambda: up, options, run_context)
     assert caught.value.exit_code == 130
     lines = [line for line in caught.value.context if line.startswith("left: ")]
     left = {step for line in lines for step in line.removeprefix("left: ").split(", then ")}
     assert left == planned - {describe(progress.step) for progress in progress_seen if progress.share == 1}
-    assert stacks.serving(engine)
-    stacks.converged(engine, first)
-    assert stacks.found(engine, first) == set()
+    assert stacks.serving(memory)
+    stacks.converged(memory, up)
+    assert stacks.found(memory, up) == set()
 
 
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
-def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Release) -> None:
+def test_the_address_is_announced_once_only_one_holds_it(step: type, memory: MemoryEngine, up: Blueprint) -> None:
     """After a run that ended in a takeover, the old CoreDNS is removed once all agents know the new one."""
-    engine = MemoryEngine()
-    wanted = up(engine, release)
     ended: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
@@ -369,8 +358,8 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
 
     options = ConvergeOptions(replace_all=True)
     with pytest.raises(StoppedError):
-        converge.converge(engine, lambda: wanted, options, RunContext(on_progress, lambda: bool(ended)))
-    steps = pipeline.compare(engine, wanted).plan(ConvergeOptions()).steps
+        converge.converge(memory, lambda: up, options, RunContext(on_progress, lambda: bool(ended)))
+    steps = pipeline.compare(memory, up).plan(ConvergeOptions()).steps
     named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
     both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []
     assert named[: len(both) + 1] == [*both, f"ClaimAddress {ANNOUNCE_SECONDS}"]
@@ -382,10 +371,9 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
     "path", ["state/committed.json", "boot/sibling.json", "hot/numbers/numbers.json", "hot/policy/names.json"]
 )
 def test_a_file_that_can_not_be_read_is_a_difference(
-    path: str, content: bytes, memory: MemoryEngine, release: Release
+    path: str, content: bytes, memory: MemoryEngine, up: Blueprint
 ) -> None:
     """Endless numbers or deep nesting in a file are a difference and fail no reader."""
-    wanted = up(memory, release)
     coredns = memory.inside("clawker-coredns")
     coredns.files[path] = replace(coredns.files[path], content=content)
-    assert stacks.found(memory, wanted)
+    assert stacks.found(memory, up)

@@ -4,14 +4,13 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import name_list
 from clawker_fw.stack.files import public
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
 
-def test_what_was_committed_is_unknown(memory: MemoryEngine, release: Release) -> None:
+def test_what_was_committed_is_unknown(memory: MemoryEngine) -> None:
     """Without a running stack or a readable record, the changes are unknown."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(memory.facts(), "a.test")
     assert pipeline.compare(memory, wanted).rule_changes is None
     stacks.converged(memory, wanted)
     files = memory.inside("clawker-coredns").files

@@ -5,7 +5,6 @@ import pytest
 from clawker_fw.errors import NotFoundError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.differences import Verdict
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -26,15 +25,15 @@ class Contested(MemoryEngine):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_image_that_is_removed_before_it_is_used_is_loaded_again(times: int, release: Release) -> None:
+def test_an_image_that_is_removed_before_it_is_used_is_loaded_again(times: int) -> None:
     """Both containers' images and the lock's are loaded again, and the stack comes up."""
     engine = Contested(times)
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(engine.facts(), "a.test")
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
 
 
-def test_an_image_that_never_stays_is_an_error(release: Release) -> None:
+def test_an_image_that_never_stays_is_an_error() -> None:
     """If the image is removed each time, the run ends with the engine's error."""
     engine = Contested(99)
     with pytest.raises(NotFoundError, match="no image"):
-        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+        stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test"))

@@ -18,7 +18,6 @@ from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired_state import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ATTEMPT
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.faults import READS, WRITES, Fault, Faulty, Killed
 from devkit.memory.engine import MemoryEngine
@@ -79,16 +78,16 @@ SCENARIOS = {
 CALLS = {Fault.KILL: WRITES, Fault.LOSE: WRITES, Fault.FAIL: READS | WRITES}
 
 
-def _blueprint(release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401 - any of the settings
+def _blueprint(rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401 - any of the settings
     """Return the blueprint for any of these engines, with shared rendering."""
-    return stacks.blueprint(MemoryEngine().facts(), *rules, release=release, **settings)
+    return stacks.blueprint(MemoryEngine().facts(), *rules, **settings)
 
 
-def _points(scenario: Scenario, release: Release) -> Iterator[tuple[int, MemoryEngine]]:
+def _points(scenario: Scenario) -> Iterator[tuple[int, MemoryEngine]]:
     """Yield the number of each call at which a run may end, and the engine before that run."""
     prepared = MemoryEngine()
     if scenario.before is not None:
-        stacks.converged(prepared, _blueprint(release, **scenario.before))
+        stacks.converged(prepared, _blueprint(**scenario.before))
         scenario.tamper(prepared)
     for point in count(1):
         yield point, copy.deepcopy(prepared)
@@ -101,15 +100,15 @@ def _forget_lock(memory: MemoryEngine) -> None:
 @pytest.mark.parametrize("fault", list(Fault))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
-    name: str, fault: Fault, release: Release, pytestconfig: pytest.Config
+    name: str, fault: Fault, pytestconfig: pytest.Config
 ) -> None:
     """At every point, served agents are still served, and one more run makes everything current.
 
     The engine fails at a third of all calls that may fail, or at all with `--thorough N`.
     """
     scenario, all_points = SCENARIOS[name], fault is not Fault.FAIL or pytestconfig.getoption("--thorough") > 1
-    wanted = _blueprint(release, **scenario.wanted)
-    for point, memory in _points(scenario, release):
+    wanted = _blueprint(**scenario.wanted)
+    for point, memory in _points(scenario):
         if not all_points and point % 3 != 1:
             continue
         engine = Faulty(memory, CALLS[fault])
@@ -131,14 +130,12 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
     assert point > 1
 
 
-def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
-    release: Release, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a run killed at any call, a missing image stops the next run before it changes anything."""
     scenario = SCENARIOS["an upgrade of both"]
     other = scenario.wanted | {"images": {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}}
-    wanted, pulled = (_blueprint(release, **each) for each in (scenario.wanted, other))
-    for point, memory in _points(scenario, release):
+    wanted, pulled = (_blueprint(**each) for each in (scenario.wanted, other))
+    for point, memory in _points(scenario):
         engine = Faulty(memory, WRITES)
         engine.arm(Fault.KILL, point)
         with suppress(Killed):
@@ -168,10 +165,10 @@ def _everything(memory: MemoryEngine) -> object:
 
 
 @pytest.mark.parametrize("fault", list(Fault))
-def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None:
+def test_taking_down_can_end_at_any_call(fault: Fault) -> None:
     """The next `down` completes an interrupted `down`; the next `run` reverts it."""
-    wanted = _blueprint(release, **ONE)
-    for point, memory in _points(Scenario(ONE, ONE), release):
+    wanted = _blueprint(**ONE)
+    for point, memory in _points(Scenario(ONE, ONE)):
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
         run_context = RunContext(lambda _: None)

@@ -14,7 +14,6 @@ from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
 from clawker_fw.stack.name_list import POLICY
-from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.stack.virtual import Numbers, assigned
 from devkit import stacks
@@ -99,11 +98,11 @@ def _delete(memory: MemoryEngine, container: str) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_either_sibling_can_be_lost(loss: str, memory: MemoryEngine, release: Release) -> None:
+def test_either_sibling_can_be_lost(loss: str, memory: MemoryEngine) -> None:
     """If one record is lost, the other one preserves the numbers, even of removed names."""
     rules = [{"dst": f"{name}.test", "proto": "ssh"} for name in "cba"]
     for some in (rules[:1], rules[:2], rules[1:]):
-        wanted = stacks.blueprint(memory.facts(), *some, release=release)
+        wanted = stacks.blueprint(memory.facts(), *some)
         stacks.converged(memory, wanted)
     LOSSES[loss](memory)
     after = stacks.converged(memory, wanted)
@@ -116,9 +115,7 @@ def test_either_sibling_can_be_lost(loss: str, memory: MemoryEngine, release: Re
 
 
 @pytest.mark.parametrize("kept", [{"dst": "a.test"}, {"dst": ".a.test"}, {"dst": ".test", "force": True}])
-def test_a_name_keeps_its_address_for_its_other_rules(
-    kept: dict[str, object], memory: MemoryEngine, release: Release
-) -> None:
+def test_a_name_keeps_its_address_for_its_other_rules(kept: dict[str, object], memory: MemoryEngine) -> None:
     """Agents keep using the address while any rule for the name is left; then nothing listens there."""
     ssh, entry = {"dst": "a.test", "proto": "ssh"}, b'"a.test":{"at":"virtual","at_number":0'
     for rules, listening in (
@@ -126,7 +123,7 @@ def test_a_name_keeps_its_address_for_its_other_rules(
         ((kept,), {"a.test port-443"}),
         ((), set()),
     ):
-        seen = stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
+        seen = stacks.converged(memory, stacks.blueprint(memory.facts(), *rules))
         files = {sibling: each.files for sibling, each in seen.observed.siblings.items()}
         assert (entry in files[Sibling.COREDNS][POLICY].content) is bool(listening)
         listeners = json.loads(files[Sibling.ENVOY][LISTENERS].content)["resources"]

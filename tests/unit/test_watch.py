@@ -30,7 +30,6 @@ from clawker_fw.stack import images, labels
 from clawker_fw.stack.expiry import EXPIRIES
 from clawker_fw.stack.files import public
 from clawker_fw.stack.name_list import POLICY
-from clawker_fw.stack.release import Release
 from clawker_fw.watch.decision import Reaction, RunOutcome, matters, ours
 from clawker_fw.watch.reactions import Heal
 from clawker_fw.watch.schedule import SPACING, Schedule
@@ -203,9 +202,7 @@ def test_a_changed_rule_waits_for_run(watched: Watched) -> None:
 def ending(watched: Watched, file: Path, seconds: int) -> None:
     """Apply settings with a rule that expires at this second of the script."""
     until = datetime.fromtimestamp(seconds, UTC).isoformat()
-    wanted = stacks.blueprint(
-        watched.engine.facts(), "a.test", {"dst": "b.test", "until": until}, release=watched.release
-    )
+    wanted = stacks.blueprint(watched.engine.facts(), "a.test", {"dst": "b.test", "until": until})
     watched.wanted = replace(wanted, origin=origin(file, None, "applied"), files=(file,))
     stacks.converged(watched.engine, watched.wanted)
     watched.blueprint = lambda: replace(watched.wanted, rules=watched.wanted.rules.at(watched.script.now))
@@ -286,9 +283,9 @@ def test_what_the_machine_drops_is_left_alone(watched: Watched, heal: Heal) -> N
     ("heal", "created", "kept_up"),
     [(Heal.NONE, False, False), (Heal.TAMPER, True, False), (Heal.ALL, True, True)],
 )
-def test_a_stack_that_is_down(heal: Heal, release: Release, *, created: bool, kept_up: bool) -> None:
+def test_a_stack_that_is_down(heal: Heal, *, created: bool, kept_up: bool) -> None:
     """A stack that is down at the start is created; one that is taken down later only with `--heal all`."""
-    watched = Watched(release)
+    watched = Watched()
 
     def take_down() -> None:
         converge.take_down(watched.engine, "clawker", RunContext(lambda _: None), detach=False)
@@ -331,10 +328,10 @@ class StartsNone(CountingEngine):
         super().start(container)
 
 
-def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> None:
+def test_a_heal_that_fails_is_tried_less_and_less_often() -> None:
     """The wait doubles up to five minutes, with up to half of it random; success resets it."""
     engine = StartsNone()
-    watched = Watched(release, engine)
+    watched = Watched(engine)
     end = 1100.0
     watched.until(
         end,
@@ -351,10 +348,10 @@ def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> Non
     assert watched.is_current()
 
 
-def test_something_new_is_tried_at_once_although_something_else_has_failed(release: Release) -> None:
+def test_something_new_is_tried_at_once_although_something_else_has_failed() -> None:
     """A stopped container is started at once, even while heals of the other one fail."""
     engine = StartsNone()
-    watched = Watched(release, engine)
+    watched = Watched(engine)
     watched.until(
         200,
         (10, partial(engine.put_files, ENVOY, {"boot/bootstrap.json": public(b"")})),

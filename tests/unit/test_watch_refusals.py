@@ -16,7 +16,6 @@ from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.desired_state import addressing
 from clawker_fw.stack import labels
-from clawker_fw.stack.release import Release
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter, keep_counting
 from devkit import stacks
@@ -66,13 +65,11 @@ def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
     assert b'clawker_fw_refusals_total{group="",reason="no-rule",sibling="envoy"} 3.0' in metrics.page()
 
 
-def test_what_conformance_tries_is_not_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: Release
-) -> None:
+def test_what_conformance_tries_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refusals caused by `conformance` do not count, with or without a log line."""
     monkeypatch.setattr(names, "remembered_at", lambda: tmp_path / "agents.json")
     engine = MemoryEngine()
-    seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
+    seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test"))
     trial = str(addressing(seen.blueprint, seen.observed).trial)
     counted: Counter[str] = Counter()
     counter = RefusalCounter("clawker", lambda _, reason, times: counted.update({reason: times}))

@@ -98,7 +98,7 @@ class Shared:
 
     def wants(self, *rules: str) -> None:
         """Change the rules in the file."""
-        wanted = stacks.blueprint(self.watched.engine.facts(), *rules, release=self.watched.release)
+        wanted = stacks.blueprint(self.watched.engine.facts(), *rules)
         digest = " ".join(rules)
         self.watched.wanted = replace(wanted, origin=origin(self.file, None, digest), files=(self.file,))
 
@@ -233,7 +233,7 @@ def test_a_file_of_secrets_that_an_agent_can_write_stops_no_healing(watched: Wat
     declared = SecretsFile.model_validate({"secrets": {"api": {"from": {"file": "api"}, "hosts": ["a.test"]}}})
     vault = Vault(declared, tmp_path / "secrets.yaml")
     rule = {"dst": "a.test", "path_rules": [{"path": "/v1"}], "inject": "api"}
-    wanted = stacks.blueprint(watched.engine.facts(), rule, release=watched.release)
+    wanted = stacks.blueprint(watched.engine.facts(), rule)
     needed = wanted_secrets(wanted.rules.rules, declared, vault.path)
     watched.wanted = replace(wanted, vault=vault, wanted=needed, headers=declared.headers)
     stacks.converged(watched.engine, watched.wanted)

@@ -10,7 +10,6 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.model.networks import NetworkView
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -40,10 +39,10 @@ def test_a_container_is_ours_by_the_labels_of_its_volume(volume: dict[str, str] 
 @pytest.mark.parametrize("part", [*parts(OWNERSHIP), OWNERSHIP], ids=str)
 @pytest.mark.parametrize("name", ["clawker-envoy", "clawker-coredns-next", "clawker-lock", "clawker-net"])
 def test_a_name_of_ours_without_our_labels_is_refused(
-    name: str, part: dict[str, str], memory: MemoryEngine, release: Release
+    name: str, part: dict[str, str], memory: MemoryEngine
 ) -> None:
     """A resource with our name but without all of our labels is refused and left alone."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    wanted = stacks.blueprint(memory.facts(), "a.test")
     image = images.lock_image(memory.facts())
     memory.load_image(image.archive(), image.archive_size, lambda _: None)
     before: object
