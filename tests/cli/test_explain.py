@@ -91,13 +91,6 @@ def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None
     assert "names only" in answer["message"]
 
 
-def test_an_error_of_the_host_is_an_answer(command: Command, up: MemoryEngine) -> None:
-    """A refusal of Envoy would be on record."""
-    tried(up, "request", ok=True, status=404)
-    code, answer = ask(command, "http://h.test", "--live")
-    assert (code, answer["live"]["passed"], answer["live"]["reason"]) == (0, True, None)
-
-
 def tried(memory: MemoryEngine, name: str, *, ok: bool = False, status: int = 0) -> None:
     """Let an attempt end with a step."""
     step = TrialStep(name, SOURCE, 0.1, ok=ok, status=status, outcome="closed \x1b[2J")

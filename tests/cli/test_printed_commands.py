@@ -109,7 +109,7 @@ def test_a_variable_overrides_the_project_of_the_file(command: Command, settings
     assert command("down").err.count("overrides") == 0
 
 
-@pytest.mark.parametrize("text", ["0d", "367d", "2999-01-01", "yesterday"])
+@pytest.mark.parametrize("text", ["0d", "367d", "2999-01-01", "yesterday", "1x", "-1d", ""])
 @pytest.mark.parametrize("line", ["denials", "rules unused"])
 def test_times_that_are_no_past(line: str, text: str, command: Command) -> None:
     """Both commands read `--since` alike."""

@@ -154,9 +154,3 @@ def test_without_a_stack(command: Command, words: list[str]) -> None:
     outcome = command("rules", *words)
     assert (outcome.code, outcome.out) == (6, "")
     assert "clawker-fw run" in outcome.err
-
-
-@pytest.mark.parametrize("since", ["0d", "400d", "1x", "-1d", ""])
-def test_a_time_that_can_not_be(command: Command, since: str) -> None:
-    """It is a usage error."""
-    assert command("rules", "unused", "--since", since).code == 2

@@ -379,15 +379,8 @@ def test_others_are_no_agents(engine: MemoryEngine) -> None:
     """Firewall containers, containers on other networks and stopped containers are not agents."""
     started(engine, "stopped", privileged=True)
     engine.stop("stopped")
-    engine.start(
-        engine.create_container(
-            replace(
-                engine.inside("stopped").spec,
-                name="elsewhere",
-                shape=replace(engine.inside("stopped").spec.shape, networks={"world": ""}),
-            )
-        )
-    )
+    started(engine, "elsewhere", "world", privileged=True)
+    engine.disconnect("clawker-net", "elsewhere")
     assert judged(engine) == ()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model.differences import Cause, Finding, Verdict
+from clawker_fw.model.differences import Cause, Verdict
 from clawker_fw.model.engines import Machine
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired_state import Blueprint
@@ -109,10 +109,6 @@ def test_the_resolver_has_an_error_of_its_own() -> None:
     assert "`resources.coredns.memory`" in caught.value.hint
 
 
-def drift(memory: MemoryEngine, blueprint: Blueprint) -> tuple[Finding, ...]:
-    return pipeline.compare(memory, blueprint).diff.findings
-
-
 @pytest.mark.parametrize(
     ("change", "fields"),
     [
@@ -126,7 +122,7 @@ def test_what_a_machine_can_not_do_is_done_without(
 ) -> None:
     """Siblings are made with what the machine can do, and one that changes is the cause of a difference."""
     memory.has = replace(memory.has, **change)
-    found = drift(memory, up)
+    found = pipeline.compare(memory, up).diff.findings
     assert {each.field for each in found} == fields
     assert {each.cause for each in found} == {Cause.MACHINE}
     seen = stacks.converged(memory, up)

@@ -5,7 +5,6 @@ import os
 import socket
 import socketserver
 import ssl
-import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.certificates import certify
 from devkit.waiting import until
+from tests.unit.test_log_stream import frame
 
 VERSION = {"Version": "28.5.2", "ApiVersion": "1.51", "Os": "linux", "Arch": "amd64", "Components": []}
 NOBODY = 65534
@@ -156,11 +156,7 @@ def test_credentials_that_make_no_sense(auths: dict[str, Any], engine: Engine, t
 
 def test_output_that_comes_with_the_head_of_its_response(engine: Engine, connected: DockerEngine) -> None:
     """A quick program's output may arrive together with the response's head."""
-
-    def frame(stream: int, content: bytes) -> bytes:
-        return struct.pack(">BxxxL", stream, len(content)) + content
-
-    written = frame(1, b'{"released": ') + frame(2, b"a word") + frame(1, b"true}\n")
+    written = frame(b'{"released": ') + frame(b"a word", 2) + frame(b"true}\n")
     runs(engine, written, {"ExitCode": 0})
     said: list[Any] = []
     connected.run_helper("a", ["release"], said.append, 10)
@@ -170,7 +166,7 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine, connect
 def test_a_probe_is_told_what_the_last_one_has_shown(engine: Engine, connected: DockerEngine) -> None:
     """A probe receives the last probe's evidence, so that `fwctl` need not read it again; other verbs do not."""
     answer = b'{"live": {}, "evidence": {"listeners": {"state": "5"}}}\n'
-    runs(engine, struct.pack(">BxxxL", 1, len(answer)) + answer, {"ExitCode": 0})
+    runs(engine, frame(answer), {"ExitCode": 0})
     for verb in ("probe", "probe", "usage"):
         connected.ask_helper("a", [verb], 10)
     commands = [json.loads(each)["Cmd"][1:] for each in engine.bodies if b"Cmd" in each]
@@ -229,7 +225,7 @@ def test_an_exit_code_that_comes_late(code: int, engine: Engine, connected: Dock
 def test_no_exit_code_comes(engine: Engine, connected: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an exit code, the error says that the program's success is unknown."""
     monkeypatch.setattr(outputs, "EXIT_SECONDS", 0.1)
-    runs(engine, struct.pack(">BxxxL", 2, 5) + b"words", NOT_YET)
+    runs(engine, frame(b"words", 2), NOT_YET)
     with pytest.raises(EngineError) as caught:
         connected.run_helper("a", ["release"], print, 10)
     assert caught.value.code == "helper-unfinished"

@@ -72,12 +72,8 @@ def test_the_plan_that_is_shown_is_performed(
     assert [each.empty for each in plans] == [False, True]
 
 
-def _another_run(engine: Counting, wanted: Blueprint) -> None:
-    stacks.converged(engine, wanted, ConvergeOptions(replace_all=True))
-
-
-CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {
-    "another run": _another_run,
+CHANGES: dict[str, Callable[[Counting, Blueprint], object]] = {
+    "another run": lambda engine, wanted: stacks.converged(engine, wanted, ConvergeOptions(replace_all=True)),
     "stopped": lambda engine, _: engine.stop("clawker-envoy"),
     "removed": lambda engine, _: engine.remove("clawker-coredns"),
     "disconnected": lambda engine, _: engine.disconnect("clawker-net", "clawker-envoy"),

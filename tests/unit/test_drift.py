@@ -36,44 +36,29 @@ def wanted(memory: MemoryEngine) -> Blueprint:
 Tamper = Callable[[MemoryEngine], None]
 
 
-def take(address: str) -> Tamper:
-    """Return a tamper by which the engine gives an agent one of our addresses."""
+def take_an_address(memory: MemoryEngine) -> None:
+    """Let the engine give an agent one of our addresses."""
+    image = memory.inside("clawker-envoy").image
+    spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.1.200"}))
+    memory.start(memory.create_container(spec))
+
+
+def write(path: str, content: bytes | None) -> Tamper:
+    """Return a tamper that changes or deletes a file in Envoy's volume."""
 
     def tamper(memory: MemoryEngine) -> None:
-        image = memory.inside("clawker-envoy").image
-        spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": address}))
-        memory.start(memory.create_container(spec))
+        files = memory.inside("clawker-envoy").files
+        files.pop(path, None)
+        if content is not None:
+            files[path] = public(content)
 
     return tamper
 
 
-def write(container: str, **changes: bytes | None) -> Tamper:
-    """Return a tamper that changes or deletes files in a container's volume."""
-
-    def tamper(memory: MemoryEngine) -> None:
-        for path, content in changes.items():
-            if content is None:
-                del memory.inside(container).files[path]
-            else:
-                memory.inside(container).files[path] = public(content)
-
-    return tamper
-
-
-def relabel(label: str, value: str | None) -> Tamper:
-    """Return a tamper that changes or removes a label of CoreDNS."""
-
-    def tamper(memory: MemoryEngine) -> None:
-        inside = memory.inside("clawker-coredns")
-        kept = {key: text for key, text in inside.spec.labels.items() if key != label}
-        inside.spec = replace(inside.spec, labels=kept | ({label: value} if value is not None else {}))
-
-    return tamper
-
-
-def alter(network: str, **fields: object) -> Tamper:
-    """Return a tamper that changes a field of a network."""
-    return lambda memory: memory.alter_network(network, **fields)
+def lose_a_label(memory: MemoryEngine) -> None:
+    inside = memory.inside("clawker-coredns")
+    kept = {key: text for key, text in inside.spec.labels.items() if key != labels.INFRA_CERTS_READY}
+    inside.spec = replace(inside.spec, labels=kept)
 
 
 def option(network: str, name: str, value: str) -> Tamper:
@@ -84,12 +69,6 @@ def option(network: str, name: str, value: str) -> Tamper:
         memory.alter_network(network, options={**found.options, f"com.docker.network.bridge.{name}": value})
 
     return tamper
-
-
-def lose_service_address(memory: MemoryEngine) -> None:
-    """Remove the service address from the container, but keep the claim in its volume."""
-    inside = memory.inside("clawker-coredns")
-    inside.addresses -= set(inside.addresses) - set(inside.networks.values())
 
 
 def stop_before_start(memory: MemoryEngine) -> None:
@@ -119,16 +98,16 @@ E, C = "envoy", "coredns"
 
 # `tests/engine/test_tamper.py` performs many more on a real engine.
 MATRIX = [
-    (relabel(labels.INFRA_CERTS_READY, None), (C, "labels", labels.INFRA_CERTS_READY, "tamper", "replace")),
-    (write("clawker-envoy", **{ROUTES: None}), (E, "hot", ROUTES, "tamper", "commit")),
-    (write("clawker-envoy", **{"stage/hot/lds/listeners.json": b"x"}),
+    (lose_a_label, (C, "labels", labels.INFRA_CERTS_READY, "tamper", "replace")),
+    (write(ROUTES, None), (E, "hot", ROUTES, "tamper", "commit")),
+    (write("stage/hot/lds/listeners.json", b"x"),
      (E, "boot", "stage/hot/lds/listeners.json", "tamper", "replace")),
-    (write("clawker-envoy", **{f"good/{LISTENERS}": b"x"}), (E, "hot", f"good/{LISTENERS}", "tamper", "commit")),
-    (write("clawker-envoy", **{f"good/{ROUTES}": None}), (E, "hot", f"good/{ROUTES}", "tamper", "commit")),
+    (write(f"good/{LISTENERS}", b"x"), (E, "hot", f"good/{LISTENERS}", "tamper", "commit")),
+    (write(f"good/{ROUTES}", None), (E, "hot", f"good/{ROUTES}", "tamper", "commit")),
     (stop_before_start, (E, "state", "status", "tamper", "start")),
     (open_folder, (E, "boot", "/fw/hot/lds", "tamper", "replace")),
-    (take("10.213.1.200"), (C, "state", "address.10.213.1.200", "tamper", "detach")),
-    (alter("clawker-net", driver="macvlan"),
+    (take_an_address, (C, "state", "address.10.213.1.200", "tamper", "detach")),
+    (lambda memory: memory.alter_network("clawker-net", driver="macvlan"),
      (C, "shape", "networks.clawker-net.driver", "tamper", "recreate-networks")),
     *((option(name, *word), (owner, "shape", f"networks.{name}.options", "tamper", "recreate-networks"))
       for word in (("enable_ip_masquerade", "false"), ("gateway_mode_ipv4", "routed"), ("host_ipv4", "10.9.9.9"))
@@ -338,6 +317,7 @@ def test_a_changed_subnet_is_a_change_of_the_settings(memory: MemoryEngine) -> N
     found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
     assert ("service_address", "10.213.1.53", Cause.SETTINGS) in found
     assert {cause for _, _, cause in found} == {Cause.SETTINGS}
-    lose_service_address(memory)
+    inside = memory.inside("clawker-coredns")
+    inside.addresses -= set(inside.addresses) - set(inside.networks.values())  # and the claim in its volume stays
     found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
     assert ("service_address", "not held", Cause.TAMPER) in found

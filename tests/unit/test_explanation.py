@@ -32,16 +32,6 @@ def rule_set(*entries: str | Mapping[str, Any]) -> RuleSet:
     )
 
 
-def near(explained: Explanation) -> list[tuple[str, Difference]]:
-    """Return the places of the near misses, with reasons."""
-    return [(each.rule.place, each.difference) for each in explained.near]
-
-
-def remedy(explained: Explanation) -> str:
-    found = remedy_of(explained)
-    return found.text if found else ""
-
-
 def command_of(explained: Explanation) -> str:
     """Return the command that would allow the connection."""
     found = remedy_of(explained)
@@ -62,10 +52,6 @@ RULES = rule_set(
 )
 
 E = Difference
-
-
-def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
-    return Explainer(rules, now).explain(target)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +88,10 @@ def test_explanations(
     asked: str, reason: str | None, place: str | None, others: list[tuple[str, Difference]], command: str
 ) -> None:
     """The reason, the deciding rule, the nearest other rules, and the command that would allow it."""
-    found = explain(RULES, NOW, parse_target(asked))
+    found = Explainer(RULES, NOW).explain(parse_target(asked))
     assert found.reason == reason
     assert (found.rule.place if found.rule else None) == place
-    assert near(found) == others
+    assert [(each.rule.place, each.difference) for each in found.near] == others
     assert command_of(found) == (f"clawker-fw rules allow {command}" if command else "")
 
 
@@ -144,8 +130,13 @@ def test_addresses(
 ) -> None:
     """A connection is refused if the rule may reach none of the addresses; one suffices."""
     entry = {"dst": rule, "force": True} if isinstance(rule, str) else rule
-    found = explain(rule_set(entry), NOW, A).with_addresses(Lookup(tuple(addresses), "" if addresses else "none"))
-    assert (found.reason, remedy(found)) == (reason, text)
+    found = (
+        Explainer(rule_set(entry), NOW)
+        .explain(A)
+        .with_addresses(Lookup(tuple(addresses), "" if addresses else "none"))
+    )
+    remedy = remedy_of(found)
+    assert (found.reason, remedy.text if remedy else "") == (reason, text)
 
 
 @st.composite
@@ -159,7 +150,7 @@ def _ending(draw: st.DrawFn) -> RuleSet:
 @given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from(PORTS))
 def test_an_explanation_agrees_with_the_policy(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
     """The decision equals the policy's. Only without a deciding rule may an expired rule be the reason."""
-    found = explain(every, 2, Target(name, protocol, port))
+    found = Explainer(every, 2).explain(Target(name, protocol, port))
     decided = Policy(every.at(2)).decide(name, protocol, port)
     assert found.allowed == decided.allowed
     if found.reason is Reason.EXPIRED:
@@ -187,8 +178,8 @@ def test_an_explanation_agrees_with_the_policy(every: RuleSet, name: str, protoc
 def test_another_service_of_the_engines_machine(rule: Mapping[str, Any], asked: str, command: str) -> None:
     """The suggested rule leads to the Docker host, as the existing rule does."""
     rules = rule_set({"dst": "host", "proto": "tcp", "port": 5432, **rule})
-    found = explain(rules, NOW, parse_target(asked))
+    found = Explainer(rules, NOW).explain(parse_target(asked))
     assert command_of(found) == f"clawker-fw rules allow {command}"
     name = rules.rules[0].destination.name
-    allowed = explain(rules, 0, Target(name, Protocol.TCP, 5432))
+    allowed = Explainer(rules, 0).explain(Target(name, Protocol.TCP, 5432))
     assert allowed.leads_to("192.0.2.9") == "192.0.2.9"

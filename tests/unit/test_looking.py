@@ -195,10 +195,6 @@ def _exchange(engine: MemoryEngine) -> None:
     engine.rename("other", COREDNS)
 
 
-def _next_of_the_other(engine: MemoryEngine) -> None:
-    engine.rename(ENVOY, f"{COREDNS}-next")
-
-
 def _coredns_is_gone(engine: MemoryEngine) -> None:
     engine.remove(COREDNS)
     engine.rename(ENVOY, COREDNS)
@@ -213,7 +209,7 @@ def _a_second_envoy_as_coredns(engine: MemoryEngine) -> None:
 
 NAMES: dict[str, Callable[[MemoryEngine], None]] = {
     "exchanged": _exchange,
-    "the other's next": _next_of_the_other,
+    "the other's next": lambda engine: engine.rename(ENVOY, f"{COREDNS}-next"),
     "one is gone, the other has its name": _coredns_is_gone,
     "a leftover of the wrong kind": _a_second_envoy_as_coredns,
 }

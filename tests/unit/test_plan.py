@@ -95,10 +95,6 @@ def test_both_are_replaced_side_by_side(memory: MemoryEngine, up: Blueprint) -> 
     ]
 
 
-def silence(memory: MemoryEngine) -> None:
-    memory.inside("clawker-coredns").silent = "timeout"
-
-
 def unlabel(container: str) -> Prepare:
     """Return a change after which a container differs but still serves."""
 
@@ -120,11 +116,6 @@ unlabel_envoy, unlabel_coredns = unlabel("clawker-envoy"), unlabel("clawker-core
 
 def strand_envoy(memory: MemoryEngine) -> None:
     memory.disconnect("clawker-egress", "clawker-envoy")
-
-
-def change_files(memory: MemoryEngine) -> None:
-    """Put foreign listeners into Envoy's volume, which a running process does not load."""
-    memory.put_files("clawker-envoy", {LISTENERS: public(b"{}")})
 
 
 SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
@@ -155,7 +146,7 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
         ],
     ),
     "coredns that does not answer": (
-        silence,
+        lambda m: setattr(m.inside("clawker-coredns"), "silent", "timeout"),
         [
             "create coredns-next",
             "verify coredns-next",
@@ -168,7 +159,10 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
     "a stopped sibling": (lambda m: m.stop("clawker-envoy"), ["start envoy", "---"]),
     "an envoy that was taken off a network": (strand_envoy, ["put envoy back on egress", "---"]),
     "a stopped envoy whose files were changed": (
-        both(lambda m: m.stop("clawker-envoy"), change_files),
+        both(
+            lambda m: m.stop("clawker-envoy"),
+            lambda m: m.put_files("clawker-envoy", {LISTENERS: public(b"{}")}),
+        ),
         ENVOY_ANEW,
     ),
     "a coredns that was taken off its network": (

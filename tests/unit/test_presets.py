@@ -33,27 +33,14 @@ PUBLISHED: Mapping[str, Mapping[int, str]] = {
 }
 """The digest of each version's rules. A published version never changes."""
 
-ANYBODYS = (
-    *(
-        "amazonaws.com",
-        "azureedge.net",
-        "backblazeb2.com",
-        "blob.core.windows.net",
-        "cloudfront.net",
-        "core.windows.net",
-    ),
-    *(
-        "digitaloceanspaces.com",
-        "fastly.net",
-        "firebasestorage.app",
-        "github.io",
-        "githubusercontent.com",
-        "gitlab.io",
-    ),
-    *("googleapis.com", "googleusercontent.com", "herokuapp.com", "linodeobjects.com", "netlify.app", "ngrok.io"),
-    *("pages.dev", "r2.cloudflarestorage.com", "r2.dev", "supabase.co", "vercel.app", "wasabisys.com", "web.app"),
-    *("workers.dev", "launchpadcontent.net", "jsdelivr.net", "unpkg.com", "claudeusercontent.com"),
-)
+_NAMES = """
+amazonaws.com azureedge.net backblazeb2.com blob.core.windows.net cloudfront.net core.windows.net
+digitaloceanspaces.com fastly.net firebasestorage.app github.io githubusercontent.com gitlab.io googleapis.com
+googleusercontent.com herokuapp.com linodeobjects.com netlify.app ngrok.io pages.dev r2.cloudflarestorage.com
+r2.dev supabase.co vercel.app wasabisys.com web.app workers.dev launchpadcontent.net jsdelivr.net unpkg.com
+claudeusercontent.com
+"""
+ANYBODYS = frozenset(_NAMES.split())
 """Domains at or below which anyone can store something, in addition to the public suffix list."""
 
 

@@ -35,10 +35,6 @@ def brought_up(engine: MemoryEngine) -> Blueprint:
     return wanted
 
 
-def _upgraded(engine: MemoryEngine) -> Blueprint:
-    return stacks.blueprint(engine.facts(), "a.test", "b.test", otel={"infra_port": 1})
-
-
 class NeverReady(MemoryEngine):
     """An engine on which containers created while it is broken never answer or become healthy."""
 
@@ -82,7 +78,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds() -> None:
     engine = NeverReady()
     brought_up(engine)
     engine.broken = True
-    wanted = _upgraded(engine)
+    wanted = stacks.blueprint(engine.facts(), "a.test", "b.test", otel={"infra_port": 1})
     assert pipeline.compare(engine, wanted).failed_attempt is None
     with pytest.raises(NotProvenError):
         stacks.converged(engine, wanted)

@@ -93,10 +93,6 @@ def _points(scenario: Scenario) -> Iterator[tuple[int, MemoryEngine]]:
         yield point, copy.deepcopy(prepared)
 
 
-def _forget_lock(memory: MemoryEngine) -> None:
-    memory.remove("clawker-lock")
-
-
 @pytest.mark.parametrize("fault", list(Fault))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
@@ -119,7 +115,7 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
             break
         where = f"{point}: {fault} at {engine.hit}"
         assert not scenario.served or stacks.serving(memory), where
-        _forget_lock(memory)
+        memory.remove("clawker-lock")
         assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, where
         assert stacks.found(memory, wanted) == set(), where
         assert [each.name for each in memory.listing() if each.name != "agent"] == [
@@ -142,7 +138,7 @@ def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(monkeypatch: py
             stacks.converged(cast("EngineWriter", engine), wanted)
         if not engine.hit:
             break
-        _forget_lock(memory)
+        memory.remove("clawker-lock")
         before = _everything(memory)
         monkeypatch.setattr(memory, "pull_image", _refuse)
         with pytest.raises(EngineError) as caught:
@@ -176,7 +172,7 @@ def test_taking_down_can_end_at_any_call(fault: Fault) -> None:
             converge.take_down(cast("EngineWriter", engine), "clawker", run_context, detach=False)
         if not engine.hit:
             break
-        _forget_lock(memory)
+        memory.remove("clawker-lock")
         if point % 2:
             assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, point
         converge.take_down(memory, "clawker", run_context, detach=False)

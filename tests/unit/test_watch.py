@@ -37,6 +37,7 @@ from clawker_fw.watch.watcher import CALM_SECONDS, SETTLE_SECONDS, Orders, Watch
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.watched import COREDNS, ENVOY, INTERVAL, CountingEngine, Script, Watched
+from tests.unit.test_lock import hold
 
 
 def forget_envoy(engine: MemoryEngine) -> None:
@@ -424,25 +425,16 @@ def test_a_sibling_that_does_not_come_back_is_replaced(watched: Watched) -> None
     assert watched.is_current()
 
 
-def test_another_run_has_its_turn(watched: Watched) -> None:
+def test_another_run_has_its_turn(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is done while another run holds the lock; the watcher compares when it is released."""
     engine = watched.engine
-
-    def hold() -> None:
-        engine.create_container(
-            stacks.never_started(
-                "clawker-lock",
-                images.lock_image(engine.facts()).reference,
-                labels.ownership_labels("clawker") | dict(lock.holder()) | {f"{labels.PREFIX}lock.process": "1 0"},
-            )
-        )
-
-    alive = pytest.MonkeyPatch()
-    with alive.context() as patch:
-        patch.setattr(lock, "_is_alive", lambda _: True)
-        decisions = watched.until(
-            60, (9, hold), (10, partial(engine.stop, ENVOY)), (29.5, partial(engine.remove, "clawker-lock"))
-        )
+    monkeypatch.setattr(lock, "_is_alive", lambda _: True)
+    decisions = watched.until(
+        60,
+        (9, partial(hold, engine, images.lock_image(engine.facts()), process="1 0")),
+        (10, partial(engine.stop, ENVOY)),
+        (29.5, partial(engine.remove, "clawker-lock")),
+    )
     tries = [moment for moment in watched.heals() if moment < 29]
     assert decisions[1] == "10 event heal failed"
     assert watched.decisions[1][1].error is not None

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -30,6 +29,7 @@ from clawker_fw.watch.reactions import Heal
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched
+from tests.unit.test_watch_agents import join
 
 
 def unreadable(watched: Watched, error: Exception) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -107,11 +107,7 @@ class Shared:
         return self.watched.engine.inside(COREDNS).files[POLICY].content
 
 
-class MakeShared(Protocol):
-    """Creates a stack whose settings file is mounted into an agent."""
-
-    def __call__(self, *, read_only: bool) -> Shared:
-        """Prepare the stack."""
+MakeShared = Callable[..., Shared]
 
 
 @pytest.fixture
@@ -123,11 +119,7 @@ def shared(watched: Watched, tmp_path: Path) -> MakeShared:
         stack.file.touch()
         stack.wants("a.test")
         stacks.converged(watched.engine, watched.wanted)
-        agent = stacks.bare_container("agent", watched.wanted, "clawker-net")
-        mounts = (Mount("bind", "/work", str(tmp_path), read_only=read_only),)
-        watched.engine.start(
-            watched.engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts)))
-        )
+        join(watched, "agent", mounts=(Mount("bind", "/work", str(tmp_path), read_only=read_only),))
         return stack
 
     return made
@@ -237,13 +229,9 @@ def test_a_file_of_secrets_that_an_agent_can_write_stops_no_healing(watched: Wat
     needed = wanted_secrets(wanted.rules.rules, declared, vault.path)
     watched.wanted = replace(wanted, vault=vault, wanted=needed, headers=declared.headers)
     stacks.converged(watched.engine, watched.wanted)
-    agent = stacks.bare_container("agent", watched.wanted, "clawker-net")
-    mounts = (Mount("bind", "/work", str(tmp_path)),)
 
     def come() -> None:
-        watched.engine.start(
-            watched.engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts)))
-        )
+        join(watched, "agent", mounts=(Mount("bind", "/work", str(tmp_path)),))
         watched.engine.remove(ENVOY)
 
     watched.until(40, (10, come))
