@@ -70,7 +70,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 
 def session(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
-    """Return a socket that sends to a name's virtual address."""
     agent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     agent.connect((str(proxy.virtual[f"{name}.test"]), port))
     agent.settimeout(1)

@@ -63,12 +63,10 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 
 def connected(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
-    """Return a connection to a name's virtual address."""
     return socket.create_connection((str(proxy.virtual[name]), port), timeout=5)
 
 
 def refused(proxy: Resolving, name: str) -> bool:
-    """Whether connections to a name's virtual address are refused."""
     try:
         connected(proxy, name).close()
     except ConnectionRefusedError:

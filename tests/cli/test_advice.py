@@ -47,7 +47,6 @@ class Place:
 
     @property
     def options(self) -> Options:
-        """The options before a command."""
         return Options(config=self.folder / "fire wall.yaml", named_project="demo")
 
     def write(
@@ -62,13 +61,11 @@ class Place:
         (self.folder / "fire wall.yaml").write_text(text)
 
     def explain(self, target: Target, request: Request | None = None, lookup: Lookup | None = None) -> Explanation:
-        """Explain a request by the current rules."""
         loaded = load_settings(self.options.config, {})
         found = chosen_settings.explainer(self.options, loaded, time.time()).explain(target, request)
         return found.with_addresses(lookup) if lookup else found
 
     def policy(self) -> Policy:
-        """Return the rules in force."""
         return Policy(load_settings(self.options.config, {}).rules.at(time.time()))
 
     def paste(self, command: str) -> tuple[int, str]:

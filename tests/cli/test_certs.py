@@ -34,11 +34,9 @@ class Stack:
         return self.command(*arguments, XDG_STATE_HOME=str(self.state))
 
     def json(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
-        """Run a command, and return its JSON answer."""
         return self(*arguments, "--format", "json").answer
 
     def otel(self, **values: object) -> None:
-        """Set the settings of telemetry."""
         text = json.dumps({"rules": [{"dst": "a.test"}], "otel": values})
         self.settings.write_text(text)
 

@@ -98,7 +98,6 @@ def tried(memory: MemoryEngine, name: str, *, ok: bool = False, status: int = 0)
 
 
 def record(reason: str, source: str = SOURCE) -> str:
-    """Return a log line of Envoy or CoreDNS."""
     return json.dumps({"source": source, "reason": reason})
 
 

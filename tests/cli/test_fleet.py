@@ -59,7 +59,6 @@ def addresses(*names: str) -> list[str]:
 
 
 def verdicts(outcome: Outcome) -> dict[str, str]:
-    """Return the verdicts in a JSON answer, in order."""
     return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.answer["hosts"]}
 
 

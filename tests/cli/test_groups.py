@@ -44,7 +44,6 @@ def grouped(settings_file: Path) -> Path:
 
 
 def _stacks(outcome: Outcome) -> dict[str | None, Any]:
-    """Return the answers in JSON by group."""
     return {entry["group"]: entry for entry in outcome.valid("groups")["stacks"]}
 
 

@@ -20,7 +20,6 @@ PAGES = {
 
 
 def healthy(*arguments: str) -> tuple[int, str]:
-    """Return the program's exit code and answer."""
     program = (sys.executable, "-m", "clawker_fw.watch.healthy")
     done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
     return done.returncode, done.stdout.strip()
@@ -36,7 +35,6 @@ def test_a_watcher_is_asked(kind: str, tmp_path: Path) -> None:
 
 
 def hang_up(listening: socket.socket) -> None:
-    """Close the first connection without an answer."""
     listening.accept()[0].close()
 
 

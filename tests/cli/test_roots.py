@@ -49,14 +49,12 @@ class Stack:
         return provided
 
     def give(self, trust: bytes, *intermediates: Pair) -> None:
-        """Give these roots and intermediates to the stack's Envoy."""
         files = signing.files((), (), intermediates)
         there = self.memory.inside("clawker-envoy").files
         there[signing.TRUST] = public(trust)
         there[signing.INTERMEDIATES] = signers(files[signing.INTERMEDIATES].content)
 
     def agent(self, name: str, trust: bytes = b"") -> None:
-        """Start an agent that was given these roots."""
         mounts: tuple[Mount, ...] = ()
         if trust:
             given = trust_for("clawker", trust, b"")

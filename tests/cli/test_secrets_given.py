@@ -55,7 +55,6 @@ class User:
         (self.folder / "token").write_text(HIDDEN)
 
     def declare(self, text: str) -> None:
-        """Write the file of secrets."""
         path = self.folder / "secrets.yaml"
         path.write_text(text)
         path.chmod(0o600)
@@ -75,7 +74,6 @@ class User:
 
     @property
     def held(self) -> dict[str, str]:
-        """The secrets that Envoy has."""
         return {name: value for name, (value, _) in self.memory.inside("clawker-envoy").secrets.items()}
 
 

@@ -29,7 +29,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(up: Sequence[str], *arguments: str) -> list[str]:
-    """Return the command line of the program."""
     return [sys.executable, "-m", "tests.cli.program", *up, "--", *arguments]
 
 

@@ -35,7 +35,6 @@ TEAM = "rules:\n  - dst: team.test\n"
 
 
 def use(name: str, days: float = 0, protocol: str = "https", port: int = 443, **fields: int) -> Use:
-    """Return a use this many days ago."""
     return Use(protocol, name, port, NOW - 20 * DAY, NOW - days * DAY, **{**AMOUNTS, **fields})
 
 

@@ -82,7 +82,6 @@ class Desk:
         (self.folder / name).write_text(json.dumps({"services": whole}))
 
     def confinement(self) -> dict[str, str]:
-        """Return the confinement of each agent."""
         status = json.loads(self.do("clawker-fw status --format json || true"))
         return {each["name"]: each["state"] for each in status["agents"]}
 

@@ -53,7 +53,6 @@ class Site:
         return {each["Id"] for each in self.docker.containers(all=True)}
 
     def volumes(self) -> set[str]:
-        """Return the names of all volumes."""
         return {each["Name"] for each in self.docker.volumes()["Volumes"] or []}
 
 

@@ -24,7 +24,6 @@ from devkit.waiting import until
 
 
 def names(docker: APIClient, firewall: Firewall) -> list[str]:
-    """Return the names of the stack's containers."""
     found = docker.containers(all=True, filters={"name": firewall.project})
     return sorted(name for each in found for name in each["Names"])
 

@@ -110,13 +110,11 @@ SECRETS: dict[str, Any] = {
 
 
 def documented(model: type[BaseModel]) -> set[str]:
-    """Return the names of all keys of a model."""
     schema = model.model_json_schema()
     return {name for each in (schema, *schema["$defs"].values()) for name in each.get("properties", ())}
 
 
 def written(value: object) -> Iterator[str]:
-    """Yield the names of all keys of a document."""
     for each in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
         yield from written(each)
     if isinstance(value, dict):

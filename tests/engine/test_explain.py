@@ -55,7 +55,6 @@ class Place:
     world: World
 
     def explain(self, *arguments: str) -> tuple[int, Any]:
-        """Return the exit code and the answer."""
         outcome = self.firewall.call("explain", "--format", "json", *arguments)
         assert outcome.out, outcome.err
         return outcome.code, outcome.json

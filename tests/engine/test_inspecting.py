@@ -42,12 +42,10 @@ class Site:
         assert self.made() == before
 
     def made(self) -> list[str]:
-        """Return the ids of the firewall's containers."""
         return [self.hand.inspect(each)["Id"] for each in SIBLINGS]
 
     @property
     def trust(self) -> str:
-        """The roots that agents must trust."""
         return self.hand.read("envoy")[TRUST].decode()
 
     def get(self, url: str, *options: str) -> Answer:

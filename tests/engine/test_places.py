@@ -28,7 +28,6 @@ class Secured:
         return elsewhere.call_raw(self.engine.network_argv(*elsewhere.command(*arguments)))
 
     def docker(self, config: Path, *arguments: str) -> None:
-        """Run the docker CLI with a configuration."""
         install_client()
         environment = {**os.environ, "DOCKER_CONFIG": str(config)}
         subprocess.run(["docker", *arguments], env=environment, check=True, capture_output=True, timeout=60)

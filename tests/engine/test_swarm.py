@@ -205,7 +205,6 @@ def agents_of(firewall: Firewall) -> Any:  # noqa: ANN401 - JSON
 
 
 def configs_of(fleet: Fleet) -> set[str]:
-    """Return the names of the swarm's configs."""
     return set(fleet.swarm.manager.call("config", "ls", "--format", "{{.Name}}").split())
 
 

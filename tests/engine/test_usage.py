@@ -23,7 +23,6 @@ NAMES = ("a.test", "h.test", "x.cdn.test", "y.cdn.test", "never.test")
 
 
 def used(firewall: Firewall) -> dict[str, Any]:
-    """Return the usage of each rule, by its destination."""
     answer = firewall.call("rules", "list", "--used", "--format", "json").expect().json
     return {each["dst"]: each["used"] for each in answer["rules"]}
 

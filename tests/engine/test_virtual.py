@@ -12,7 +12,6 @@ OPAQUE = tuple({"dst": name, "proto": "tcp", "port": int(PORT), "allow_private":
 
 
 def address(agent: Peer, name: str) -> str:
-    """Return the address that an agent gets for a name."""
     (found,) = agent.ask("resolve", name).last["answers"]
     return str(found)
 

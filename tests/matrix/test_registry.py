@@ -45,7 +45,6 @@ class Site:
     references: Mapping[str, str]
 
     def forget(self, reference: str) -> None:
-        """Remove an image from the engine."""
         self.docker.remove_image(reference.replace(":pushed", ""), force=True)
 
 

@@ -38,7 +38,6 @@ class Sharing(Resolving):
         return sum(int(line.rpartition(":")[2]) for line in lines)
 
     def connect(self, port: int, source: str = "127.0.0.1") -> socket.socket:
-        """Return a connection of an agent."""
         return socket.create_connection(("127.0.0.1", self.ports[port]), timeout=10, source_address=(source, 0))
 
 

@@ -30,14 +30,12 @@ def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None)
 
 
 def credentials(store: TelemetryStore, running: Running = NO_CREDENTIALS) -> Credentials:
-    """Return the credentials that a store provides."""
     provided = store.provide(running)
     assert provided.credentials is not None, provided
     return provided.credentials
 
 
 def live(found: Credentials) -> Running:
-    """Return a stack that uses these credentials."""
     return Running(found, any=True)
 
 

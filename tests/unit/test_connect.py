@@ -109,7 +109,6 @@ def connected(engine: Engine) -> Iterator[DockerEngine]:
 
 
 def refused(address: str) -> EngineError:
-    """Return the error of connecting to an engine."""
     with pytest.raises(EngineError) as caught:
         connect(address, None, {})
     assert caught.value.exit_code == 4

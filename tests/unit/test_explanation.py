@@ -33,7 +33,6 @@ def rule_set(*entries: str | Mapping[str, Any]) -> RuleSet:
 
 
 def command_of(explained: Explanation) -> str:
-    """Return the command that would allow the connection."""
     found = remedy_of(explained)
     return found.command if found else ""
 

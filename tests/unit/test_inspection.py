@@ -30,12 +30,10 @@ def at(folder: Path, now: float = NOW, *, keeps: bool = True) -> InspectionStore
 
 
 def live(provided: Provided) -> Authorities:
-    """Return a stack that uses these certificates."""
     return Authorities(provided.trust, provided.intermediates)
 
 
 def root_of(now: float = NOW, *, keyless: bool = False) -> Issuer:
-    """Return a root created at this time."""
     pair = authority.mint_root("demo", now)
     return authority.read_root(replace(pair, key=b"") if keyless else pair)
 

@@ -35,7 +35,6 @@ class _Log:
 
 
 def told(*lines: str) -> list[str]:
-    """Return the lines shown from a log."""
     return [line.removeprefix("log: ") for line in last_words(cast("EngineReader", _Log(*lines)), "a")]
 
 

@@ -34,7 +34,6 @@ class Flapping(MemoryEngine):
         self.lies = 0
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """List Envoy in an earlier state."""
         found = super().listing()
         if self.lies <= 0:
             return found
@@ -85,7 +84,6 @@ class Starting(Flapping):
     starts_for = 1_000_000
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
-        """Answer once it is ready."""
         found = super().probe(container, envoy=envoy)
         if found.claimed or self.inside(ENVOY).id != container:
             return found
@@ -94,7 +92,6 @@ class Starting(Flapping):
         return replace(found, live={}, error="connection refused") if silent else found
 
     def container(self, container: str) -> ContainerView | None:
-        """Report it as starting for this many probes."""
         view = super().container(container)
         if view and view.name == ENVOY and self.questions < self.starts_for:
             return replace(view, health="starting")
@@ -126,7 +123,6 @@ class Early(Starting):
     ready_after = 0
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
-        """Report that this many times."""
         found = super().probe(container, envoy=envoy)
         if self.inside(COREDNS).id != container or self.early <= 0:
             return found

@@ -21,7 +21,6 @@ from devkit.requests import random_paths, random_request
 
 
 def rule(**words: Any) -> Rule:  # noqa: ANN401 - as in the settings
-    """Return a rule for a host with inspected TLS."""
     return RuleEntry.model_validate({"dst": "a.test", **words}).rule(words.get("note", ""))
 
 

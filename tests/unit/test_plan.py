@@ -107,7 +107,6 @@ def unlabel(container: str) -> Prepare:
 
 
 def both(first: Prepare, second: Prepare) -> Prepare:
-    """Return a function that makes several changes in order."""
     return lambda memory: (first(memory), second(memory))[1]  # type: ignore[func-returns-value]
 
 

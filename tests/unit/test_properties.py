@@ -29,7 +29,6 @@ thorough = settings(max_examples=15, deadline=None, suppress_health_check=list(H
 
 
 def wanted(engine: MemoryEngine, chosen: dict[str, Any], rules: RuleSet) -> Blueprint:
-    """Return a blueprint for generated settings and rules."""
     plain = stacks.blueprint(engine.facts(), **chosen)
     return replace(plain, rules=rules)
 

@@ -14,7 +14,6 @@ NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 def rule(text: str) -> Rule:
-    """Return the rule in this YAML text."""
     return RuleEntry.model_validate(parse(text, "")[0]).rule()
 
 

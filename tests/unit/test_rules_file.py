@@ -52,7 +52,6 @@ def remove(path: Path, *removals: Removal) -> Edited:
 
 
 def removal(dst: str, protocol: Protocol | None = None, port: int | None = None) -> Removal:
-    """Return a selection of rules to remove."""
     return Removal(parse_destination(dst), protocol, port)
 
 
@@ -285,7 +284,6 @@ def test_no_edit_of_several_editors_is_lost(path: Path) -> None:
 
 
 def paths_of(dst: str, *entries: Mapping[str, object]) -> Addition:
-    """Return paths to add to a rule."""
     rule = RuleEntry.model_validate({"dst": dst, "path_rules": entries}).rule()
     return Addition(rule, None, chosen=frozenset({"path_rules"}))
 

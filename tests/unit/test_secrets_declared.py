@@ -38,7 +38,6 @@ def read_declared(path: Path) -> SecretsFile:
 
 
 def refused(path: Path) -> FirewallError:
-    """Return the error of reading a file."""
     with pytest.raises(FirewallError) as caught:
         read_declared(path)
     return caught.value

@@ -40,7 +40,6 @@ class Scene:
             (self.folder / name).write_text(value)
 
     def after(self, seconds: float) -> dict[str, str]:
-        """Return all values after this many seconds."""
         self.now += seconds
         return self.vault.values(BOTH)
 
@@ -121,7 +120,6 @@ class Programs:
         return Vault(found, self.folder / "secrets.yaml", dict(os.environ), lambda: self.now)
 
     def runs(self, name: str) -> int:
-        """Return how often a program has run."""
         return len((self.folder / f"{name}.runs").read_text().splitlines())
 
 

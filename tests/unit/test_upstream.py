@@ -169,7 +169,6 @@ def test_the_password_goes_only_to_the_proxy() -> None:
 
 
 def hot(loaded: Loaded) -> Mapping[str, Any]:
-    """Return Envoy's dynamic files."""
     policy = Policy(loaded.rules)
     numbers = virtual.assigned(policy.opaque, virtual.Numbers(), ADDRESSING.room)
     made = envoy.hot(policy, replace(ADDRESSING, numbers=numbers), 0, LimitSettings())

@@ -97,7 +97,6 @@ class Shared:
     file: Path
 
     def wants(self, *rules: str) -> None:
-        """Change the rules in the file."""
         wanted = stacks.blueprint(self.watched.engine.facts(), *rules)
         digest = " ".join(rules)
         self.watched.wanted = replace(wanted, origin=origin(self.file, None, digest), files=(self.file,))

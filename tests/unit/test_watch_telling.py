@@ -265,7 +265,6 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def messages(manager: socket.socket) -> list[list[str]]:
-    """Return the lines of each received message."""
     messages = []
     while True:
         try:
@@ -275,7 +274,6 @@ def messages(manager: socket.socket) -> list[list[str]]:
 
 
 def notifier(manager: socket.socket, **variables: str) -> Manager:
-    """Return a sender to the service manager with these variables."""
     return Manager({"NOTIFY_SOCKET": str(manager.getsockname()), "WATCHDOG_USEC": "1000000", **variables})
 
 
