@@ -86,9 +86,6 @@ def test_every_file_that_is_read_is_judged(variables: Mapping[str, str], tmp_pat
     assert tmp_path / "two.sh" in deciding  # another program reads it
     assert {CHECKOUT / "clawker_fw", CHECKOUT / "templates"} <= {*deciding}
     above = {folder for path in deciding for folder in path.parents}  # writers of these are checked as well
-    left = [each for each in read - above if not any(_is_within(each, folder) for folder in known)]
+    resolved = [each.resolve() for each in known]
+    left = [each for each in read - above if not any(each.resolve().is_relative_to(folder) for folder in resolved)]
     assert left == []
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())

@@ -21,9 +21,6 @@ def names(memory: MemoryEngine) -> set[str]:
     return {each.name for each in memory.listing()}
 
 
-# --- project --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("written", ["project: mine", "project:   'mine'  # whose", 'project: "mine"\r'])
 def test_the_file_names_the_project(
     written: str, command: Command, settings_file: Path, memory: MemoryEngine
@@ -81,9 +78,6 @@ def test_down_of_a_file_that_cannot_be_read(command: Command, settings_file: Pat
     assert names(memory)
     assert command("--project", "clawker", "down").code == 0
     assert names(memory) == set()
-
-
-# --- whose stack it is ----------------------------------------------------------------------------------------
 
 
 def test_another_settings_file_has_to_adopt_a_stack(
@@ -151,9 +145,6 @@ def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory
     assert len(command.json("drift")["settings"]["made_from"]) == 1
 
 
-# --- where an answer comes from -------------------------------------------------------------------------------
-
-
 def test_answers_say_what_they_are_about(
     command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
 ) -> None:
@@ -176,9 +167,6 @@ def test_answers_say_what_they_are_about(
     (tmp_path / "home" / settings_file.name).unlink()
     answer = command.json("drift", CLAWKER_FW_RULES="[]")["settings"]
     assert (answer["path"], answer["source"]) == (None, "the environment")
-
-
-# --- open -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

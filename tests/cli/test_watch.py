@@ -126,9 +126,6 @@ def test_options_that_make_no_sense_are_exit_code_2(arguments: list[str], comman
     assert (refused.code, refused.out) == (2, "")
 
 
-# --- the service ----------------------------------------------------------------------------------------------
-
-
 def test_a_service_runs_with_its_options(command: Command, tmp_path: Path) -> None:
     """The printed unit runs `watch` with the options as given, as the user who prints it, or at login."""
     outcome = command("--host", "unix:///run/other.sock", "service", "--heal", "all", "--interval=1m")

@@ -183,10 +183,6 @@ def test_an_authority_that_can_not_be_read_is_not_replaced(store: TelemetryStore
     assert (folder / "ca.key").read_bytes() == key
 
 
-def _keys(found: Credentials) -> list[bytes]:
-    return [line for each in Sibling for line in found.of(each).key.splitlines() if b"-----" not in line]
-
-
 def test_no_text_has_a_key(store: TelemetryStore) -> None:
     """Neither `repr` of credentials nor a traceback shows a key."""
     found = credentials(store)
@@ -196,7 +192,8 @@ def test_no_text_has_a_key(store: TelemetryStore) -> None:
     except ValueError as error:
         text = "".join(traceback.format_exception(error))
     shown = [text, repr(found), repr(Provision(found)), repr(Running(found)), str(found.envoy)]
-    assert not [key for key in _keys(found) if any(key.decode() in each for each in shown)]
+    keys = [line for each in Sibling for line in found.of(each).key.decode().splitlines() if "-----" not in line]
+    assert not [key for key in keys if any(key in each for each in shown)]
 
 
 def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ class Log(MemoryEngine):
         """Return nothing: no refusals were handed over."""
 
 
-def written(*cut: int, total: int = 40) -> list[bytes]:
-    return [CUT if at in cut else _line(at) for at in range(total)]
+def written(*cut: int) -> list[bytes]:
+    return [CUT if at in cut else _line(at) for at in range(40)]
 
 
 def _line(at: int) -> bytes:

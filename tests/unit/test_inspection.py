@@ -38,9 +38,6 @@ def root_of(now: float = NOW, *, keyless: bool = False) -> Issuer:
     return authority.read_root(replace(pair, key=b"") if keyless else pair)
 
 
-# --- division -------------------------------------------------------------------------------------------------
-
-
 @given(st.sets(st.integers(0, 5000), max_size=2000), st.integers(0, 5000))
 def test_one_name_more_changes_one_share(numbers: set[int], further: int) -> None:
     """Every name is in one share of limited size; one more name replaces or divides only one share."""
@@ -62,9 +59,6 @@ def test_a_chain_fits_into_a_handshake() -> None:
         pair = authority.mint_intermediate(root_of().pair, "demo", share, NOW)
         found = x509.load_pem_x509_certificate(pair.certificate)
         assert len(found.public_bytes(Encoding.DER)) < authority.MOST_BYTES + 1024
-
-
-# --- what is signed -------------------------------------------------------------------------------------------
 
 
 def test_a_root_can_be_trusted_for_ten_years() -> None:
@@ -100,9 +94,6 @@ def test_no_intermediate_outlives_its_root() -> None:
     root = root_of()
     late = authority.mint_intermediate(root.pair, "demo", NAMES, root.ends - DAY)
     assert authority.judge(late, [root]).ends == root.ends
-
-
-# --- what is judged -------------------------------------------------------------------------------------------
 
 
 def test_anything_else_is_not() -> None:
@@ -154,9 +145,6 @@ def test_the_signers_file_is_read_again() -> None:
     assert signing.read_intermediates(keys.content) == pairs
     for content in (b"", b"[]", b'{"intermediates": [{}]}', b'{"intermediates": [{"certificate": 1, "key": 2}]}'):
         assert signing.read_intermediates(content) == []
-
-
-# --- what a stack gets ----------------------------------------------------------------------------------------
 
 
 def test_what_is_live_is_kept_until_it_is_due(tmp_path: Path) -> None:
@@ -216,9 +204,6 @@ def test_a_folder_that_cannot_be_used_is_a_reason(tmp_path: Path) -> None:
     assert f"{key} is damaged" in at(tmp_path / "here").provide(NAMES).reason
 
 
-# --- damage ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("content", [b"", b"x", b"\0" * 700], ids=["empty", "foreign", "zeros"])
 @pytest.mark.parametrize("kind", ["crt", "key"])
 def test_a_damaged_root_is_replaced_by_nobody_unasked(tmp_path: Path, kind: str, content: bytes) -> None:
@@ -233,9 +218,6 @@ def test_a_damaged_root_is_replaced_by_nobody_unasked(tmp_path: Path, kind: str,
         assert "certs rotate --roots" in found.reason
     assert len(list(tmp_path.glob("inspection-*.key"))) == 1
     assert file.read_bytes() == content
-
-
-# --- rotation -------------------------------------------------------------------------------------------------
 
 
 def test_a_rotation_overlaps(tmp_path: Path) -> None:

@@ -54,9 +54,6 @@ def wanted(engine: Flapping) -> Blueprint:
     return stacks.blueprint(engine.facts(), "a.test")
 
 
-# --- states ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("lies", [0, 1, 2, 1000])
 def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> None:
     """A running program that loaded something else, or is unusable for agents, is never `current`."""
@@ -168,9 +165,6 @@ def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
 
 
-# --- settings -------------------------------------------------------------------------------------------------
-
-
 def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Blueprint) -> None:
     """Rules removed from the file during a run are not applied."""
     older = stacks.blueprint(engine.facts(), "a.test", "removed.test")
@@ -180,9 +174,6 @@ def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Bluepr
     assert after.blueprint == wanted
     assert stacks.found(engine, wanted) == set()
     assert not any(b"removed.test" in file.content for file in engine.inside(COREDNS).files.values())
-
-
-# --- names ----------------------------------------------------------------------------------------------------
 
 
 def _exchange(engine: MemoryEngine) -> None:
@@ -231,9 +222,6 @@ def test_names_are_put_right_by_one_run(
     assert stacks.serving(engine)
 
 
-# --- who answers ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("address", ["10.213.1.10", "10.213.1.20", "10.213.1.53"])
 def test_an_answer_on_the_wire_does_nothing_to_anybody(address: str, engine: Flapping, wanted: Blueprint) -> None:
     """Forged ARP answers from a container with raw sockets cause a warning and never change the verdict."""
@@ -253,8 +241,6 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(address: str, engine: Fla
         assert warning.code == "address-disputed"
         assert all(text in warning.message for text in (address, named, words))
 
-
-# --- records --------------------------------------------------------------------------------------------------
 
 KNOWN = ("image", "image_ids", "shape", "boot", "networks", "version", "files", "path", "sha256", "at", "context")
 KEYS = st.sampled_from(KNOWN)

@@ -21,14 +21,6 @@ def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW) 
     return Use(protocol, name, port, last - 10, last, 1, 2, 3)
 
 
-def worth_of(usage: Usage, *rules: Any) -> dict[str, list[str]]:  # noqa: ANN401 - rules as tests write them
-    """Return the used names of each rule."""
-    return {
-        str(each.rule): [f"{one.protocol} {one.name}" for one in each.uses]
-        for each in usage_of_rules(rule_set(*rules)[1], usage)
-    }
-
-
 @given(rule_sets(20), st.lists(st.sampled_from([*"abcd"]), max_size=4), st.data())
 def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st.DataObject) -> None:  # noqa: ANN401
     """An allowed use counts for the deciding rule, a refused one for none."""
@@ -59,7 +51,9 @@ def test_names_below_a_subtree_count_for_its_rule() -> None:
         ".wide.test",
         {"dst": ".gone.test", "action": "deny"},
     )
-    assert {rule: uses for rule, uses in worth_of(usage, *rules).items() if uses} == {
+    found = usage_of_rules(rule_set(*rules)[1], usage)
+    names = {str(each.rule): [f"{one.protocol} {one.name}" for one in each.uses] for each in found if each.uses}
+    assert names == {
         "https .cdn.test:443": ["https .cdn.test"],
         "http .cdn.test:80": ["http .cdn.test"],
         "https .wide.test:443": ["https .in.wide.test"],

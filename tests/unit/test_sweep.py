@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -140,16 +141,12 @@ def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(monkeypatch: py
             break
         memory.remove("clawker-lock")
         before = _everything(memory)
-        monkeypatch.setattr(memory, "pull_image", _refuse)
+        monkeypatch.setattr(memory, "pull_image", Mock(side_effect=EngineError("image-not-pulled", "No.")))
         with pytest.raises(EngineError) as caught:
             stacks.converged(memory, pulled)
         assert caught.value.code == "image-not-pulled", point
         assert _everything(memory) == before, point
     assert point > 1
-
-
-def _refuse(reference: str, _: Callable[[float], None]) -> None:
-    raise EngineError("image-not-pulled", f"The engine could not pull {reference}.")
 
 
 def _everything(memory: MemoryEngine) -> object:

@@ -46,9 +46,6 @@ BLIND = Decision(
 )
 
 
-# --- records --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("decision", "level", "line", "expected"),
     [
@@ -109,9 +106,6 @@ def test_a_decision_is_one_record(
     assert re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", formatter.format(written))[1] == line  # type: ignore[index]
 
 
-# --- metrics --------------------------------------------------------------------------------------------------
-
-
 def samples(metrics: Metrics) -> dict[str, float]:
     """Return all non-zero values except those of the process, without the label of a stack above the groups."""
     page = re.sub(r',group=""|\{group=""\}|group="",', "", metrics.page().decode())
@@ -141,9 +135,6 @@ def test_metrics_say_what_was_seen_and_done() -> None:
     assert found["clawker_fw_look_seconds_count"] == 5
     for moment in ("look", "current", "heal"):
         assert found[f"clawker_fw_last_{moment}_timestamp_seconds"] > 1e9
-
-
-# --- health ---------------------------------------------------------------------------------------------------
 
 
 def test_health_is_a_fresh_look_that_says_current() -> None:
@@ -200,9 +191,6 @@ def test_groups_are_on_one_page() -> None:
     assert not any('clawker_fw_verdict{group="web"' in line for line in samples(metrics))
 
 
-# --- pages ----------------------------------------------------------------------------------------------------
-
-
 def test_addresses_of_this_machine() -> None:
     """The page listens at the given address. Host names are not resolved."""
     for text in ("127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464", "unix:/run/clawker-fw/watch.sock"):
@@ -250,9 +238,6 @@ def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError), served(ListenAddress(path=file), PAGES):
         pass
     assert file.read_text() == "precious"
-
-
-# --- the service manager --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -321,9 +306,6 @@ def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> Non
         sender.report("team", QUIET)
         sender.alive("team")
         assert messages(manager) == [["READY=1", "STATUS=nothing, current"]]
-
-
-# --- the release ----------------------------------------------------------------------------------------------
 
 
 def test_another_release_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
