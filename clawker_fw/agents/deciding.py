@@ -39,14 +39,18 @@ def files(
     release: "Release",
 ) -> tuple[Path, ...]:
     """Return these files and folders (with all of their content), the settings first. Some may not exist."""
+    otel, upstream = loaded.settings.otel, loaded.settings.upstream
+    named = (loaded.settings.inspection.ca_file, upstream.ca_file, otel.certs_dir if otel.endpoint else None)
+    docker = client_config.folder(os.environ)  # the engine's address, keys and logins
     paths = (
         *loaded.files,
-        *_named_by_settings(loaded),
+        *filter(None, (beside(loaded, name) for name in named)),
         *(_of_secrets(vault, {secret.name for secret in secrets}) if vault else ()),
         state_folder() / project,  # keys, and the last good settings
         Path("/etc/systemd/system"),
         platformdirs.user_config_path() / "systemd" / "user",
-        *_of_docker(),
+        docker,
+        Path(os.environ.get("DOCKER_CERT_PATH") or docker),
         release.package,
         release.templates,
         *_of_python(),
@@ -58,13 +62,6 @@ def beside(loaded: "Loaded", name: str | None) -> Path | None:
     """Return the path in a setting, relative to the settings file."""
     folder = loaded.source.absolute().parent if loaded.source else Path()
     return folder / Path(name).expanduser() if name else None
-
-
-def _named_by_settings(loaded: "Loaded") -> Iterator[Path]:
-    otel, upstream = loaded.settings.otel, loaded.settings.upstream
-    for name in (loaded.settings.inspection.ca_file, upstream.ca_file, otel.certs_dir if otel.endpoint else None):
-        if path := beside(loaded, name):
-            yield path
 
 
 def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
@@ -79,13 +76,6 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
             if program := shutil.which(word, path=vault.environment.get("PATH")):
                 yield Path(program)
             yield folder / word
-
-
-def _of_docker() -> Iterator[Path]:
-    """Yield the docker CLI's configuration folders: the engine's address, keys and logins."""
-    yield client_config.folder(os.environ)
-    if folder := os.environ.get("DOCKER_CERT_PATH"):
-        yield Path(folder)
 
 
 def _of_python() -> Iterator[Path]:

@@ -96,7 +96,12 @@ class Adviser:
     def _by_rules(self, counted: Counted, reason: Reason) -> RuleAdvice:
         refusal = counted.refusal
         if not refusal.name:
-            return RuleAdvice("no rule is for this port", Remedy(_nameless(refusal)))
+            usual, *others = _spoken(refusal) or (Protocol.TCP,)
+            protocols = " ".join(
+                [f"over {usual}", *(f"or {other} if it does not speak {usual}" for other in others)]
+            )
+            sentence = _NAMELESS.format(port=refusal.port, protocols=protocols)
+            return RuleAdvice("no rule is for this port", Remedy(sentence))
         explained = self.explained(counted)
         if explained is None or self._explainer is None:
             return RuleAdvice(reason.sentence, Remedy(""))
@@ -137,7 +142,10 @@ class Adviser:
         """
         if self._explainer is None:
             return None
-        request = _request(counted) if counted.refusal.reason in OF_REQUESTS else None
+        request, reason = None, counted.refusal.reason
+        method, _, path = counted.request.partition(" ")  # its query is not recorded
+        if path and reason in OF_REQUESTS:
+            request = Request(method, path, reason == Reason.NO_WEBSOCKET)
         explanations = [
             self._decided(self._explainer, target, counted, request) for target in _targets(counted.refusal)
         ]
@@ -175,18 +183,6 @@ def _targets(refusal: Refusal) -> Iterator[Target]:
             target = parse_target(f"{protocol}://{refusal.name}:{port}")
             if not target.mistake:
                 yield target
-
-
-def _request(counted: Counted) -> Request | None:
-    """Return the last refused request. Its query is not recorded."""
-    method, _, path = counted.request.partition(" ")
-    return Request(method, path, counted.refusal.reason == Reason.NO_WEBSOCKET) if path else None
-
-
-def _nameless(refusal: Refusal) -> str:
-    usual, *others = _spoken(refusal) or (Protocol.TCP,)
-    protocols = " ".join([f"over {usual}", *(f"or {other} if it does not speak {usual}" for other in others)])
-    return _NAMELESS.format(port=refusal.port, protocols=protocols)
 
 
 def _looked_up(upstream: str) -> Lookup:

@@ -109,6 +109,9 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
     remedy = remedy_of(explanation)
     if remedy is None or not (remedy.allow and remedy.command) or not {*remedy.opens} <= {Opened.TRANSPORT}:
         return None
+    near = next(iter(explainer.explain(explanation.target).near), None)
+    if explanation.rule and explanation.reason is Reason.EXPIRED:
+        near = Near(explanation.rule, Difference.ENDED)
     return Question(
         explanation.target,
         remedy.allow,
@@ -117,16 +120,10 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
         counted.refusal.protocol,
         explanation.reason,
         explanation.sentence,
-        _nearest(explainer, explanation),
+        near,
         explanation.own if explanation.own_ended else None,
         known=explainer.resolves(name),
     )
-
-
-def _nearest(explainer: Explainer, explanation: Explanation) -> Near | None:
-    if explanation.rule and explanation.reason is Reason.EXPIRED:
-        return Near(explanation.rule, Difference.ENDED)
-    return next(iter(explainer.explain(explanation.target).near), None)
 
 
 def _restricted(explanation: Explanation) -> bool:

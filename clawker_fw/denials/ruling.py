@@ -64,11 +64,6 @@ def typed(line: str) -> Reply | None:
     return Allow(words) if _DURATION.fullmatch(words) else _TYPED.get(words)
 
 
-def _note(question: Question, who: str, now: datetime) -> str:
-    agents = ", ".join(question.agents)
-    return f"{_ASKED_BY}{agents[:_LONGEST_PART]}; answered by {who[:_LONGEST_PART]} at {rfc3339(now.timestamp())}"
-
-
 def _addition(question: Question, reply: Allow | Deny, note: str, now: datetime) -> Addition:
     if isinstance(reply, Allow):
         return question.allow_until(reply.time).addition(now.timestamp(), note)
@@ -83,7 +78,9 @@ def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> 
 
     The edit raises RefusedError as `edits.add` does.
     """
-    addition = _addition(question, reply, _note(question, who, now), now)
+    agents = ", ".join(question.agents)[:_LONGEST_PART]
+    note = f"{_ASKED_BY}{agents}; answered by {who[:_LONGEST_PART]} at {rfc3339(now.timestamp())}"
+    addition = _addition(question, reply, note, now)
 
     def decide(entries: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
         same = (entry.rule for entry in entries if identity(entry.rule) == identity(addition.rule))

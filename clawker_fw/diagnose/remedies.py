@@ -89,7 +89,9 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     deny = explained.path
     socket = rule.paths is not None and rule.paths.websocket and request.websocket
     refused = Wanted(explained.target, Request(request.method, request.path, socket), rule)
-    commands = () if deny and deny.expression else _commands_for(rule, request)
+    # exactly its path, then everything below it as well
+    paths = () if deny and deny.expression else (_exactly(request.path), request.path.rstrip("/") or "/")
+    commands = (AllowCommand(_name_of(rule), path=path, method=request.method) for path in paths)
     outcome = _best(explained, refused, commands)
     if outcome is None and deny:
         return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
@@ -103,7 +105,7 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
     return remedy
 
 
-def _best(explained: Explanation, refused: Wanted, commands: Iterator[AllowCommand] | tuple[()]) -> Outcome | None:
+def _best(explained: Explanation, refused: Wanted, commands: Iterator[AllowCommand]) -> Outcome | None:
     if explained.simulator is None:
         return None
     outcomes = [explained.simulator.outcome(command, refused) for command in commands]
@@ -209,12 +211,6 @@ def _name_at(rule: Rule) -> str:
 
 def _name_of(rule: Rule) -> str:
     return f"{rule.destination}" + ("" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}")
-
-
-def _commands_for(rule: Rule, request: Request) -> Iterator[AllowCommand]:
-    """Yield commands that may allow a request: for exactly its path, then with everything below it."""
-    for path in (_exactly(request.path), request.path.rstrip("/") or "/"):
-        yield AllowCommand(_name_of(rule), path=path, method=request.method)
 
 
 def _exactly(path: str) -> str:

@@ -97,6 +97,7 @@ def _logs_to(log: Mapping[str, Any]) -> str:
 def container_summary(raw: Mapping[str, Any]) -> ContainerSummary:
     """Read a container from a list, without names that contain a further `/`, which belong to links."""
     names = [name.removeprefix("/") for name in raw.get("Names") or ()]
+    mode, _, container = ((raw.get("HostConfig") or {}).get("NetworkMode") or "").partition(":")
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     return ContainerSummary(
         id=raw["Id"],
@@ -117,7 +118,7 @@ def container_summary(raw: Mapping[str, Any]) -> ContainerSummary:
             )
             for mount in raw.get("Mounts") or ()
         ),
-        namespace=_namespace((raw.get("HostConfig") or {}).get("NetworkMode") or ""),
+        namespace=container if mode == "container" else "",
         volumes=_volumes(raw),
     )
 
@@ -127,11 +128,6 @@ def _volumes(raw: Mapping[str, Any]) -> dict[str, str]:
     return {
         mount["Destination"]: mount["Name"] for mount in mounts if mount["Type"] == "volume" and mount.get("Name")
     }
-
-
-def _namespace(network_mode: str) -> str:
-    kind, _, container = network_mode.partition(":")
-    return container if kind == "container" else ""
 
 
 def network_view(raw: Mapping[str, Any]) -> NetworkView:
