@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -46,6 +47,11 @@ class Outcome:
     def said(self) -> str:
         """The text of both streams, with whitespace joined."""
         return " ".join(f"{self.out}{self.err}".split())
+
+    @property
+    def failure(self) -> tuple[int, list[str]]:
+        """The exit code, and the codes of the errors in the text."""
+        return self.code, re.findall(r"^error\[([^]]+)", self.err, re.MULTILINE)
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON

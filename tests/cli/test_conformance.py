@@ -92,9 +92,7 @@ def test_without_a_stack_or_with_a_changed_one_nothing_is_tried(command: Command
     assert "error[not-up]" in command("conformance").err
     command("run")
     memory.stop("clawker-envoy")
-    outcome = command("conformance")
-    assert outcome.code == 6
-    assert "error[not-serving]" in outcome.err
+    assert command("conformance").failure == (6, ["not-serving"])
 
 
 def test_a_container_of_somebody_else_is_left_alone(
@@ -106,9 +104,7 @@ def test_a_container_of_somebody_else_is_left_alone(
     memory.attempted = HOLDING
     image = memory.inside("clawker-coredns").image
     theirs = memory.create_container(ContainerSpec("clawker-conformance", image, {}, Shape((), (), {})))
-    outcome = command("conformance")
-    assert outcome.code == 6
-    assert "error[foreign-container]" in outcome.err
+    assert command("conformance").failure == (6, ["foreign-container"])
     memory.remove(theirs)
     labels = {
         key: text for key, text in memory.inside("clawker-coredns").spec.labels.items() if "firewall." not in key

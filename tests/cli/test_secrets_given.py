@@ -125,8 +125,7 @@ def test_check_asks_each_source(user: User) -> None:
     assert [each["state"] for each in found] == ["obtained", "unavailable"]
     assert user("secrets", "check", OTHER_TOKEN=HIDDEN).code == 0
     user.declare(DECLARED.replace("api.test", "elsewhere.test"))
-    refused = user("secrets", "check", OTHER_TOKEN=HIDDEN)
-    assert (refused.code, "error[secret-not-for-host]" in refused.err) == (6, True)
+    assert user("secrets", "check", OTHER_TOKEN=HIDDEN).failure == (6, ["secret-not-for-host"])
 
 
 def test_forgetting(user: User) -> None:
@@ -170,8 +169,7 @@ def test_forgetting_needs_only_the_container(name: str, lost: str, user: User) -
     assert (done.code, done.out) == (0, "clawker: removed from Envoy: api#bearer\n")
     assert user.held == {}
     if name and lost == "undeclared":
-        again = user("secrets", "forget", name)
-        assert (again.code, "error[secret-unknown]" in again.err) == (6, True)
+        assert user("secrets", "forget", name).failure == (6, ["secret-unknown"])
 
 
 def linked(user: User) -> None:
@@ -205,8 +203,7 @@ def test_a_mount_of_the_file_of_secrets_refuses(user: User) -> None:
     user("run")
     join(user.memory, "agent", mounts=(Mount("bind", "/data", str(user.folder)),))
     for verb in ("run", "drift"):
-        refused = user(verb)
-        assert (refused.code, "error[secrets-exposed]" in refused.err) == (6, True)
+        assert user(verb).failure == (6, ["secrets-exposed"])
 
 
 @pytest.mark.parametrize("code", ["engine-silent", "engine-unreachable", "helper-failed", "probe-unreadable"])
@@ -240,8 +237,7 @@ def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
     user.memory.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
     assert "  secrets in Envoy: api (what Envoy had before)\n" in user("drift").out
     for _ in range(2):
-        failed = user("secrets", "forget")
-        assert (failed.code, "error[secret-not-loaded]" in failed.err) == (4, True)
+        assert user("secrets", "forget").failure == (4, ["secret-not-loaded"])
     assert user("run").code == 0
     assert user("drift").code == 0
 
@@ -250,8 +246,7 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
     """A run fails before any change, and names the source and the reason."""
     (user.folder / "token").unlink()
     refused = user("run")
-    assert refused.code == 3
-    assert "error[secret-unavailable]" in refused.err
+    assert refused.failure == (3, ["secret-unavailable"])
     assert "No such file" in refused.err
     assert user.memory.listing() == ()
     ran = user("run", "--without-secrets")
@@ -285,8 +280,7 @@ def test_a_file_that_others_can_use(user: User) -> None:
     user("run")
     (user.folder / "secrets.yaml").chmod(0o644)
     for command in (("run",), ("drift",), ("secrets", "list"), ("secrets", "check")):
-        refused = user(*command)
-        assert (refused.code, "error[secrets-not-private]" in refused.err) == (6, True), command
+        assert user(*command).failure == (6, ["secrets-not-private"]), command
 
 
 def test_a_rule_that_sends_a_secret_elsewhere(user: User) -> None:
@@ -294,8 +288,7 @@ def test_a_rule_that_sends_a_secret_elsewhere(user: User) -> None:
     settings = user.folder / "clawker-fw.yaml"
     settings.write_text(SETTINGS.replace("dst: api.test", "dst: evil.test"))
     refused = user("run")
-    assert refused.code == 6
-    assert "error[secret-not-for-host]" in refused.err
+    assert refused.failure == (6, ["secret-not-for-host"])
     assert "evil.test" in refused.err
     assert user.memory.listing() == ()
 
@@ -327,8 +320,7 @@ def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> Non
     """Secrets are refused because others on the network could read them."""
     facts = replace(user.memory.facts(), endpoint="tcp://engine.test:2375", plain=True, named_by="--host")
     monkeypatch.setattr(user.memory, "facts", lambda: facts)
-    refused = user("run")
-    assert (refused.code, "error[secret-over-plain-engine]" in refused.err) == (6, True)
+    assert user("run").failure == (6, ["secret-over-plain-engine"])
 
 
 @pytest.mark.parametrize("trouble", ["undeclared", "elsewhere", "open to others"])
