@@ -66,7 +66,7 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
             hint="The kernel would kill a container that uses more memory than there is. Set it lower.",
         )
     most = room(memory, processors)
-    if most < max(1, chosen.connections or 1):
+    if most < (chosen.connections or 1):
         raise _too_little(sibling, memory, processors, chosen.connections, room)
     given = {"processors": chosen.processors, "memory": chosen.memory}
     by_machine = tuple(name for name, value in given.items() if value is None)
@@ -84,8 +84,8 @@ def _processors(machine: Machine, memory: int, room: Room) -> int:
 def _too_little(
     sibling: Sibling, memory: int, processors: int, connections: int | None, room: Room
 ) -> SettingsError:
-    wanted = connections or 1
-    enough = next(size for size in range(memory, 1 << 50, _STEP) if room(size, processors) >= wanted)
+    needed = connections or 1
+    enough = next(size for size in range(memory, 1 << 50, _STEP) if room(size, processors) >= needed)
     what = f"`processors: {processors}`" + (f" and `connections: {connections}`" if connections else "")
     return SettingsError(
         "resources-too-little",

@@ -45,10 +45,10 @@ class Expiry:
 
 def expiries_file(now: Files, expiries: Iterable[Expiry]) -> File:
     """Return the file with the changes at each expiry, the soonest first."""
-    written: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []
     before = now
     for expiry in expiries:
-        written.append(
+        changes.append(
             {
                 "at": expiry.at,
                 "files": {
@@ -64,7 +64,7 @@ def expiries_file(now: Files, expiries: Iterable[Expiry]) -> File:
             }
         )
         before = expiry.hot
-    text = json.dumps({"ends": written}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps({"ends": changes}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return secret(text) if _KEY in text else public(text)
 
 

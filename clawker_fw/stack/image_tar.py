@@ -30,7 +30,6 @@ LABELS: Mapping[str, str] = MappingProxyType({labels.MANAGED: "true", labels.PUR
 _CREATED = "1970-01-01T00:00:00Z"
 
 _NAME = re.compile(r"(?P<name>clawker-fw/(?:envoy|coredns|lock)):(?P<version>.+)-(?P<digest>[0-9a-f]{12})")
-_DIGEST_SHOWN = 12
 
 _CHUNK = 1 << 17
 
@@ -72,7 +71,7 @@ def _config(version: str, architecture: str, layer: str, image_labels: Mapping[s
 
 def _reference(name: str, version: str, config: bytes) -> str:
     """Return the tag of our image. It contains a digest, so that two releases never use the same tag."""
-    return f"{name}:{version}-{digest(config).removeprefix('sha256:')[:_DIGEST_SHOWN]}"
+    return f"{name}:{version}-{hashlib.sha256(config).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def relay_spec(
     desired: Desired,
     agents: IPv4Network,
     publishing: IPv4Network,
-    wanted: Publication,
+    publication: Publication,
     agent: str,
     *,
     machine: Machine,
@@ -124,16 +124,16 @@ def relay_spec(
     """Return the container of a relay, with CoreDNS's image. `agent` is the id of its agent."""
     project, resolver = desired.project, desired.siblings[Sibling.COREDNS]
     names, places = network_names(project), Addressing(agents, agents)
-    within, without = places.publishing_relay(wanted.number), on_publishing(publishing, wanted.number)
-    outside = any(not port.host.is_loopback for port in wanted.ports)  # then answers need a way to others
+    within, without = places.publishing_relay(publication.number), on_publishing(publishing, publication.number)
+    outside = any(not port.host.is_loopback for port in publication.ports)  # then answers need a way to others
     shape = confined(
         (
             "relay",
             f"{within}/{agents.prefixlen}",
             f"{without}/{publishing.prefixlen}",
             str(gateway(publishing)) if outside else "-",
-            str(places.publisher(wanted.number)),
-            *(str(port) for port in sorted({port.port for port in wanted.ports})),
+            str(places.publisher(publication.number)),
+            *(str(port) for port in sorted({port.port for port in publication.ports})),
         ),
         {names[Role.AGENTS]: str(within), publishing_name(project): str(without)},
         machine,
@@ -142,17 +142,17 @@ def relay_spec(
         environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 4}"),
         capabilities_added=_CAPABILITIES,
         sysctls=_SYSCTLS,
-        ports=tuple(sorted(f"{port}/tcp" for port in wanted.ports)),
+        ports=tuple(sorted(f"{port}/tcp" for port in publication.ports)),
         pids=_PROCESSES,
         log={"driver": "json-file", "max-file": "1", "max-size": "1m"},
     )
     boot = {HELPER: resolver.boot[HELPER]}
     return ContainerSpec(
-        name=relay_name(project, wanted.number),
+        name=relay_name(project, publication.number),
         image=resolver.image.reference,
         labels={
             **labels.ownership_labels(project),
-            labels.PUBLISHES: str(wanted),
+            labels.PUBLISHES: str(publication),
             labels.RELAY_OF: agent,
             labels.APPLIED: labels.applied_label(resolver.image, shape, boot, {}, {}),
         },

@@ -7,7 +7,6 @@ The matcher that selects a chain may change freely.
 import functools
 import hashlib
 import json
-import operator
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -205,10 +204,7 @@ def forwarding(
     if chosen.observed:
         rule = chosen.rules[chosen.observed]
         ways[chosen.observed] = way(rule, statistics, idle, name, log=log)
-    return [
-        {"name": chain, "filters": way_filters}
-        for chain, way_filters in sorted(ways.items(), key=operator.itemgetter(0))
-    ]
+    return [{"name": chain, "filters": ways[chain]} for chain in sorted(ways)]
 
 
 def ending(name: str) -> Json:

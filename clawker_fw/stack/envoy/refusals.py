@@ -224,10 +224,9 @@ def of_listener(serving: Serving) -> list[Json]:
     forwards = _CHAIN.differs_from(chains.REFUSED) & _CHAIN.differs_from(chains.INSPECTED)
     # Forwarded connections fail the first condition, so they cost almost nothing.
     nowhere = passing(~_HOST.is_set() & (denied | refused | _CROWDED & forwards & named | _NOT_TRUSTED))
-    any_of_them = _any(nowhere, failed, silent)
     forwarded = passing(_FORWARDED & named)
     fields = {**_FIELDS, **_upstream(serving), **_TLS, "reason": _formatted(reason)}
-    logs = _logs(any_of_them, forwarded, fields, serving.reporting)
+    logs = _logs(_any(nowhere, failed, silent), forwarded, fields, serving.reporting)
     return [*logs, usage.of_listener(forwarded)]
 
 
@@ -309,8 +308,8 @@ def to_nowhere(serving: Serving, *, inspected: bool = False) -> list[Json]:
 
     They are plain HTTP, or `inspected`.
     """
-    known = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
-    protocol_fields = {"protocol": "https", **known} if inspected else {"protocol": "http"}
+    passed_on_fields = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
+    protocol_fields = {"protocol": "https", **passed_on_fields} if inspected else {"protocol": "http"}
     failed = of_flags("NR", "UF", "UH", "URX", "DF", "UO")
     reason = _first(
         (_CHAIN.equals(""), Reason.NO_RULE),
@@ -397,23 +396,17 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
         (HOST_NOT_TRUSTED, Reason.HOST_NOT_TRUSTED),
         otherwise=Reason.UNREACHABLE,
     )
-    fields = {
-        **_FIELDS,
-        **_UPSTREAM,
-        **_HTTP,
-        "protocol": "https",
-        "rule": "%ROUTE_NAME%",
-        "reason": _formatted(reason),
-    }
+    https = {**_HTTP, "protocol": "https", "rule": "%ROUTE_NAME%"}
+    fields = {**_FIELDS, **_UPSTREAM, **https, "reason": _formatted(reason)}
     return _logs(_of_requests(by_us | by_host), passing(_FORWARDED_REQUEST), fields, reporting)
 
 
 def _of_requests(ours: Expression) -> Json:
     """Return a filter for failed requests for which an expression is true, and for violations of HTTP/2."""
-    violation = of_flags("DPE"), passing(_VIOLATION & ~_HOST.is_set())
+    violation = _all(of_flags("DPE"), passing(_VIOLATION & ~_HOST.is_set()))
     # Comparing the status first costs less than an expression, and most requests end there.
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    return _any(_all({"status_code_filter": failed}, passing(ours)), _all(*violation))
+    return _any(_all({"status_code_filter": failed}, passing(ours)), violation)
 
 
 def _logs(
@@ -429,14 +422,13 @@ def _logs(
 
     Requests that are `unanswered` are only logged: `fwctl record` finds out which side ended them.
     """
-    any_of_them = _any(refused, unanswered) if unanswered else refused
     written = stdout(json_format=dict(fields), formatters=[extension("formatter.cel.v3.Cel")])
-    logs = [{**written, "filter": any_of_them}]
-    if reporting is None:
-        return logs
-    fields = {**fields, **(further or {})}
-    forwarded = [reporting.allowed(allowed, fields)] if allowed else []
-    return [*logs, reporting.log(refused, fields), *forwarded]
+    logs = [{**written, "filter": _any(refused, unanswered) if unanswered else refused}]
+    if reporting:
+        fields = {**fields, **(further or {})}
+        logs.append(reporting.log(refused, fields))
+        logs += [reporting.allowed(allowed, fields)] if allowed else []
+    return logs
 
 
 def _any(*filters: Json) -> Json:

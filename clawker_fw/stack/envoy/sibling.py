@@ -76,7 +76,7 @@ AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S1
 """Further CAs from the settings, and the file in which `fwctl` appends them to the image's CAs."""
 
 LOG_LEVELS = "misc:error"
-"""`misc`: Envoy would warn per filter chain that ServerNameMatcher is work in progress."""
+"""Envoy would warn per filter chain that ServerNameMatcher is work in progress."""
 
 DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts new ones."""

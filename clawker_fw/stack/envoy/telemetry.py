@@ -20,7 +20,6 @@ from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _MOST = {"max_connections": 2, "max_pending_requests": 16, "max_requests": 32}
-_TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
 _HTTP2 = {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
 
 _RELAYED = 8
@@ -32,9 +31,6 @@ NAME = "clawker_fw.name"
 
 CLIENT = "clawker_fw.client"
 """The filter state with the agent's address, for a request's record."""
-
-_LAYER = "sampling"
-"""The layer of Envoy's runtime with the sampled share. In a listener, a changed share would end connections."""
 
 _KEY = "clawker_fw.allowed_per_million"
 _MILLION = 1_000_000
@@ -67,10 +63,10 @@ class Reporting:
             disable_builtin_labels=True,
             grpc_service={
                 "envoy_grpc": {"cluster_name": CLUSTER, "authority": self.telemetry.server_name},
-                "timeout": _TIMEOUT,
+                "timeout": "5s",
             },
-            buffer_flush_interval=_FLUSH,
-            buffer_size_bytes=_BATCH,
+            buffer_flush_interval="1s",
+            buffer_size_bytes=16 << 10,
             resource_attributes=_key_values(self.telemetry.resource(Sibling.ENVOY, self.slot)),
             attributes=_key_values(_attributes(fields, action)),
             **(cel if any("%CEL(" in field for field in fields.values()) else {}),
@@ -143,10 +139,13 @@ def looked_up() -> Json:
 
 
 def sampling(share: float) -> bytes:
-    """Return the dynamic file for a share of 0 to 1, exact to a millionth. It is text, as Envoy rounds numbers."""
+    """Return the dynamic file for a share of 0 to 1, exact to a millionth. It is text, as Envoy rounds numbers.
+
+    It is in a layer of Envoy's runtime, because in a listener, a changed share would end connections.
+    """
     layer = {_KEY: str(round(share * _MILLION))}
     kind = f"{TYPES}.service.runtime.v3.Runtime"
-    return discovery_response([{"@type": kind, "name": _LAYER, "layer": layer}])
+    return discovery_response([{"@type": kind, "name": "sampling", "layer": layer}])
 
 
 _NAMES = {
@@ -172,11 +171,8 @@ def _attributes(fields: Mapping[str, str], action: str) -> dict[str, str]:
         "network.protocol.name": protocol,
         "network.transport": "udp" if protocol == "udp" else "tcp",
         "client.address": fields.get("client", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
-        **(
-            {"http.response.status_code": "%RESPONSE_CODE%"}
-            if http
-            else {"client.port": "%DOWNSTREAM_REMOTE_PORT%"}
-        ),
+        **({"http.response.status_code": "%RESPONSE_CODE%"} if http else {}),
+        **({} if http else {"client.port": "%DOWNSTREAM_REMOTE_PORT%"}),
         "clawker_fw.rule": fields.get("rule", "%FILTER_CHAIN_NAME%"),
         "clawker_fw.bytes_received": "%BYTES_RECEIVED%",
         "clawker_fw.bytes_sent": "%BYTES_SENT%",

@@ -104,7 +104,7 @@ SECOND_PATHS = (
 _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
 """Matches requests for a WebSocket. Envoy removes the header earlier if `Connection: Upgrade` is missing."""
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
-_BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
+_BAD_PATH = "bad-path"
 _HIDDEN = "another spelling of "
 """Begins the names of routes for ambiguous paths near an expression that denies."""
 _NO_WEBSOCKET = "no WebSockets"
@@ -187,7 +187,7 @@ def _connection_manager(serving: Serving) -> Json:
         http_filters=[
             *http.pacing(),
             _denying(_BAD_PATH, {"url_path": {"path": _regex(f".*({ALWAYS_BAD}).*")}}),
-            _denying(_TRACE, *({"header": _method(method, ignore_case=True)} for method in REFUSED_METHODS)),
+            _denying("trace", *({"header": _method(method, ignore_case=True)} for method in REFUSED_METHODS)),
             _without_misread_headers(),
             _names_its_host(),
             extension("filters.http.custom_response.v3.CustomResponse", injected.EXPLAINING),
@@ -200,7 +200,7 @@ def _connection_manager(serving: Serving) -> Json:
 
 
 def _denying(name: str, *what: Json) -> Json:
-    return http.judging(name, _filter(name), permissions=what, deny=True)
+    return http.judging(name, f"envoy.filters.http.rbac.{name}", permissions=what, deny=True)
 
 
 def _without_misread_headers() -> Json:
@@ -224,15 +224,13 @@ def _names_its_host() -> Json:
     asked = {"call_expr": {"function": "lowerAscii", "target": _selected("request", "host")}}
     same = {"call_expr": {"function": "_==_", "args": [_selected("connection", "requested_server_name"), asked]}}
     further: Json = {"condition": same, "cel_config": {"enable_string_functions": True}}
-    return http.judging(_NAMES_HOST, _filter(_NAMES_HOST), permissions=[{"any": True}], deny=False, **further)
+    name = "sni-is-host"
+    anybody = [{"any": True}]
+    return http.judging(name, f"envoy.filters.http.rbac.{name}", permissions=anybody, deny=False, **further)
 
 
 def _selected(root: str, field: str) -> Json:
     return {"select_expr": {"operand": {"ident_expr": {"name": root}}, "field": field}}
-
-
-def _filter(name: str) -> str:
-    return f"envoy.filters.http.rbac.{name}"
 
 
 def _answers(proxy: Proxy | None) -> Iterator[Json]:

@@ -9,19 +9,14 @@ A line is not JSON, unlike refusals. It can't be forged: Envoy connects only to 
 
 from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, share, stdout
 
-_OPEN_SECONDS = 60
-
-_LOOKED_AT_ONCE_IN = 120
-"""Envoy checks a UDP session twice a second, and logs about one check in this many."""
-
-_CONNECTION, _PERIODIC = "%DOWNSTREAM_REMOTE_ADDRESS%", "%ACCESS_LOG_TYPE%"
+_PERIODIC = "%ACCESS_LOG_TYPE%"
 
 
 def _line(
     protocol: str,
     name: str,
     port: str,
-    source: str = _CONNECTION,
+    source: str = "%DOWNSTREAM_REMOTE_ADDRESS%",
     *,
     moment: str = "Ended",
     chain: str = "%FILTER_CHAIN_NAME%",
@@ -50,13 +45,14 @@ def of_opaque(name: str) -> Json:
     line = _line("tcp", name, "%DOWNSTREAM_LOCAL_PORT%", moment=_PERIODIC)
     return {
         "access_log": [_written(line)],
-        "access_log_options": {"access_log_flush_interval": duration(_OPEN_SECONDS)},
+        "access_log_options": {"access_log_flush_interval": duration(60)},
     }
 
 
 def of_datagrams(name: str) -> Json:
     """Return the log of a UDP listener for one name."""
-    now_and_then = share("usage.open", 1_000_000 // _LOOKED_AT_ONCE_IN)
+    # Envoy checks a session twice a second: this logs about one check in 120.
+    now_and_then = share("usage.open", 1_000_000 // 120)
     still_open = {"and_filter": {"filters": [{"log_type_filter": {"types": ["UdpPeriodic"]}}, now_and_then]}}
     ended = {"log_type_filter": {"types": ["UdpSessionEnd"]}}
     line = _line("udp", name, "%DOWNSTREAM_LOCAL_PORT%", moment=_PERIODIC, chain="udp")
