@@ -26,6 +26,11 @@ class ObservedSibling:
     files: Files = dataclasses.field(repr=False)
     probe: Probe | None
 
+    @property
+    def answers(self) -> bool:
+        """Whether the sibling runs and answers."""
+        return self.probe is not None and not self.probe.error
+
 
 @dataclass(frozen=True, slots=True)
 class ObservedRelay:

@@ -267,7 +267,13 @@ class _Performer:
                 engine.unpause(step.container)
                 self._await_answer(step.container)
             case steps.Reattach():
-                self._reattach(step)
+                engine.stop(step.container)
+                for network, address in step.networks:
+                    with suppress(EngineError):  # usually it is on none; it may remember one that is gone
+                        engine.disconnect(network, step.container)
+                    engine.connect(network, step.container, address)
+                engine.start(step.container)
+                self._await_answer(step.container)
             case steps.Rename():
                 engine.rename(step.container, step.name)
             case steps.Publish():
@@ -275,15 +281,6 @@ class _Performer:
             case _:
                 assert_never(step)
         return ""
-
-    def _reattach(self, step: steps.Reattach) -> None:
-        self._engine.stop(step.container)
-        for network, address in step.networks:
-            with suppress(EngineError):  # usually it is on none; it may remember one that is gone
-                self._engine.disconnect(network, step.container)
-            self._engine.connect(network, step.container, address)
-        self._engine.start(step.container)
-        self._await_answer(step.container)
 
     def _load_or_pull(self, step: steps.ProvideImage) -> None:
         def progress(share: float) -> None:
@@ -299,7 +296,7 @@ class _Performer:
     def _verify(self, step: steps.Verify) -> None:
         probe: Probe | None = None
         unseen: list[str] = []
-        end = time.monotonic() + step.seconds
+        end = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < end:
             self._require_going()
             probe = self._ask(step.container, starting=True)
@@ -443,10 +440,11 @@ def _ended_program(sibling: Sibling, context: Sequence[str]) -> NotProvenError:
 
 def _raise_failures(futures: Iterable[Future[None]]) -> None:
     """Raise the first failure of ended steps, or if all were only stopped, one error with the context of all."""
-    failures = [error for error in (future.exception() for future in futures) if error]
-    stops = [error for error in failures if isinstance(error, StoppedError)]
-    for error in failures:
-        if not isinstance(error, StoppedError):
+    stops: list[StoppedError] = []
+    for error in (future.exception() for future in futures):
+        if isinstance(error, StoppedError):
+            stops.append(error)
+        elif error:
             raise error
     if stops:
         stops[0].context = tuple(dict.fromkeys(line for stop in stops for line in stop.context))
@@ -455,12 +453,11 @@ def _raise_failures(futures: Iterable[Future[None]]) -> None:
 
 def _serving(plan: Plan, silent: Sequence[Sibling]) -> str:
     """Return what serves after a rollback, if the `silent` siblings no longer answer."""
-    former = [sibling for sibling, _ in plan.before]
     if silent:
         verb = "does" if len(silent) == 1 else "do"
         return f"The former {' and '.join(silent)} {verb} not answer: agents may reach nothing. Run it again."
-    if len(former) == len(Sibling):
-        return f"The former {' and '.join(former)} still serve."
+    if len(plan.before) == len(Sibling):
+        return f"The former {' and '.join(sibling for sibling, _ in plan.before)} still serve."
     return "Nothing serves now."
 
 
@@ -474,10 +471,8 @@ def _shortcomings(probe: Probe | None, step: steps.Verify) -> list[str]:
     if probe.error:
         return [f"not answering: {probe.error}"]
     expected = step.live if probe.live not in step.later else probe.live
-    missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
-    unhealthy = [f"unhealthy: {probe.unhealthy}"] if probe.unhealthy else []
     return [
-        *(f"not live: {name}" for name in missing),
+        *(f"not live: {name}" for name, digest in expected.items() if probe.live.get(name) != digest),
         *(f"network: {text}" for text in probe.network),
-        *unhealthy,
+        *([f"unhealthy: {probe.unhealthy}"] if probe.unhealthy else []),
     ]

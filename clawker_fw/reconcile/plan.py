@@ -45,8 +45,6 @@ ANNOUNCE_SECONDS = 1.25
 _TTL_SLACK = 0.25
 """Added to the TTL for agents that connect a moment after the lookup."""
 
-_READY_SECONDS = 15.0
-
 _LIVE_VERBS = frozenset({"claim", "commit-in-place", "release", "secrets", "see"})
 """Helper commands used while the program goes on serving."""
 
@@ -112,7 +110,7 @@ class _Planner:
     def _new_name(self, sibling: Sibling) -> str:
         """Return the sibling's other name. It is free once leftovers are removed and siblings renamed."""
         proper, next_ = container_names(self._desired.project, sibling)
-        old = self._old(sibling)
+        old = self._observed.siblings.get(sibling)
         return next_ if old and old.container.name == proper else proper
 
     def plan(self) -> Plan:
@@ -126,7 +124,7 @@ class _Planner:
             self._networks(),
             self._woken(),
             [
-                steps.Create(sibling, creation(self._desired_sibling(sibling), name), self._causes[sibling])
+                steps.Create(sibling, creation(self._desired.siblings[sibling], name), self._causes[sibling])
                 for sibling, name in made
             ],
             [self._verify(sibling) for sibling, _ in made],
@@ -148,12 +146,6 @@ class _Planner:
             before=tuple((sibling, old.container.id) for sibling, old in self._observed.siblings.items()),
         )
 
-    def _old(self, sibling: Sibling) -> ObservedSibling | None:
-        return self._observed.siblings.get(sibling)
-
-    def _desired_sibling(self, sibling: Sibling) -> DesiredSibling:
-        return self._desired.siblings[sibling]
-
     def _leftovers(self) -> list[list[Step]]:
         """Remove what an interrupted run left behind, beginning with a service address that both may hold.
 
@@ -164,7 +156,7 @@ class _Planner:
         claimants = [sibling for sibling in left if sibling.probe and sibling.probe.claimed]
         hold: list[Step] = []
         announce: list[Step] = []
-        serving = self._old(Sibling.COREDNS)
+        serving = self._observed.siblings.get(Sibling.COREDNS)
         if serving and _converses(serving):  # else it is replaced as well
             if claimants:
                 hold = [steps.ClaimAddress(serving.container.id, 0, ())]
@@ -176,7 +168,9 @@ class _Planner:
             announce,
             [self._drain(sibling) for sibling in left if self._can_drain(sibling)],
             [
-                _remove(sibling, heir.container.name if (heir := self._old(sibling.sibling)) else "")
+                _remove(
+                    sibling, heir.container.name if (heir := self._observed.siblings.get(sibling.sibling)) else ""
+                )
                 for sibling in left
             ],
         ]
@@ -192,7 +186,7 @@ class _Planner:
     def _images(self) -> list[Step]:
         planned: list[Step] = []
         for sibling in Sibling:
-            image = self._desired_sibling(sibling).image
+            image = self._desired.siblings[sibling].image
             present = self._observed.images.get(image.reference)
             usable = present is not None and (not image.ids or present.id in image.ids)
             lost = any(cause.action in {Action.LOAD, Action.PULL} for cause in self._causes[sibling])
@@ -201,20 +195,18 @@ class _Planner:
         return planned
 
     def _examination(self) -> list[Step]:
-        if self._observed.siblings or self._has_neighbour():
-            return []
-        return [steps.Examine(self._desired.project, examiner(self._desired))]
-
-    def _has_neighbour(self) -> bool:
-        """Whether another Envoy of this release runs on the engine, so that its kernel has what one needs."""
-        build = self._desired_sibling(Sibling.ENVOY).labels[labels.STACK_BUILD_SHA]
-        return any(
+        """Examine the kernel, unless another Envoy of this release runs on it, so that it has what one needs."""
+        build = self._desired.siblings[Sibling.ENVOY].labels[labels.STACK_BUILD_SHA]
+        has_neighbour = any(
             container.project
             and container.status == "running"
             and container.labels.get(labels.SIBLING) == Sibling.ENVOY.value
             and container.labels.get(labels.STACK_BUILD_SHA) == build
             for container in self._observed.listing
         )
+        if self._observed.siblings or has_neighbour:
+            return []
+        return [steps.Examine(self._desired.project, examiner(self._desired))]
 
     def _detaches(self) -> list[Step]:
         by_place: dict[tuple[Role, str], Step] = {}
@@ -256,7 +248,7 @@ class _Planner:
                 continue
             lost = {cause.field for cause in self._causes[sibling] if cause.action is Action.REATTACH}
             if lost:
-                desired = self._desired_sibling(sibling).shape.networks.items()
+                desired = self._desired.siblings[sibling].shape.networks.items()
                 networks = tuple((name, address) for name, address in desired if f"networks.{name}" in lost)
                 planned.append(steps.Reattach(sibling, old.container.id, networks))
                 continue
@@ -273,30 +265,28 @@ class _Planner:
         secrets = self._desired.secrets
         if Sibling.ENVOY in self._made:
             return [steps.GiveSecrets(self._names[Sibling.ENVOY], secrets, causes)] if secrets else []
-        old = self._old(Sibling.ENVOY)
+        old = self._observed.siblings.get(Sibling.ENVOY)
         woken = {Action.START, Action.REATTACH} & {cause.action for cause in self._causes[Sibling.ENVOY]}
         if old is None or not (causes or (secrets and woken)):
             return []
         return [steps.GiveSecrets(old.container.id, secrets, causes)]
 
     def _verify(self, sibling: Sibling) -> steps.Verify:
-        desired, prober, place = self._desired_sibling(sibling), "", ""
+        desired, prober, place = self._desired.siblings[sibling], "", ""
         if sibling is Sibling.ENVOY:
             prober = self._names.get(Sibling.COREDNS) or self._old_prober
-            place = self._desired_sibling(Sibling.COREDNS).hot[PROBER].content.decode()
-        return steps.Verify(
-            sibling, self._names[sibling], desired.live, _READY_SECONDS, desired.later, prober, place
-        )
+            place = self._desired.siblings[Sibling.COREDNS].hot[PROBER].content.decode()
+        return steps.Verify(sibling, self._names[sibling], desired.live, desired.later, prober, place)
 
     @property
     def _old_prober(self) -> str:
         """The CoreDNS that stays, if it can test how agents see a new Envoy before the replacement."""
-        old = self._old(Sibling.COREDNS)
+        old = self._observed.siblings.get(Sibling.COREDNS)
         return old.container.id if old and old.container.running and self._can_redirect(old) else ""
 
     def _commit(self, sibling: Sibling) -> list[Step]:
         """Commit dynamic files, even to a CoreDNS to be replaced: it sends agents to the new Envoy at once."""
-        old = self._old(sibling)
+        old = self._observed.siblings.get(sibling)
         if old is None:
             return []
         causes = tuple(cause for cause in self._causes[sibling] if cause.action is Action.COMMIT)
@@ -305,14 +295,14 @@ class _Planner:
                 return []
         elif not causes and not (sibling is Sibling.COREDNS and self._address_changes):
             return []
-        return [steps.Commit(sibling, old.container.id, staged(self._desired_sibling(sibling)), causes)]
+        return [steps.Commit(sibling, old.container.id, staged(self._desired.siblings[sibling]), causes)]
 
     def _trusted(self, old: ObservedSibling) -> bool:
         """Whether a container to be replaced still answers, with untouched startup files."""
         tampered = any(
             cause.layer is Layer.BOOT and cause.cause is Cause.TAMPER for cause in self._causes[old.sibling]
         )
-        return old.probe is not None and not old.probe.error and not tampered and _converses(old)
+        return old.answers and not tampered and _converses(old)
 
     def _understands(self, sibling: Sibling) -> bool:
         """Whether a container reads the same dynamic files as this release. One of an older release may not."""
@@ -326,22 +316,16 @@ class _Planner:
     @property
     def _address_moves(self) -> bool:
         """Whether agents move to a new Envoy while the old one still serves."""
-        old = self._old(Sibling.ENVOY)
-        return Sibling.ENVOY in self._made and old is not None and self._leads_out(old)
-
-    def _leads_out(self, old: ObservedSibling) -> bool:
-        """Whether an Envoy runs and is on both networks, so that traffic can pass."""
-        networks = {spec.name for spec in self._desired.networks.values()}
-        return old.container.running and networks <= set(old.container.connected)
+        old = self._observed.siblings.get(Sibling.ENVOY)
+        return Sibling.ENVOY in self._made and old is not None and serves(old, self._desired)
 
     def _can_drain(self, old: ObservedSibling) -> bool:
-        answers = old.probe is not None and not old.probe.error
-        return old.sibling is Sibling.ENVOY and answers and self._leads_out(old)
+        return old.sibling is Sibling.ENVOY and old.answers and serves(old, self._desired)
 
     def _takeover(self) -> list[list[Step | InTurn]]:
         """Move the service address, then retire both old siblings, in parallel where possible."""
         lanes = [_in_turn(lane) for lane in (self._retire_coredns(), self._retire_envoy()) if lane]
-        old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
+        old, causes = self._observed.siblings.get(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
             lost = tuple(cause for cause in causes if self._asks_for_claim(cause))
             claim = [steps.ClaimAddress(old.container.id, ANNOUNCE_SECONDS, lost)] if old and lost else []
@@ -357,7 +341,7 @@ class _Planner:
 
     def _retire_coredns(self) -> list[Step]:
         """Retire the old CoreDNS after the new one's claim, which may fail, and announce the address again."""
-        old = self._old(Sibling.COREDNS)
+        old = self._observed.siblings.get(Sibling.COREDNS)
         if old is None or Sibling.COREDNS not in self._made:
             return []
         announce = steps.ClaimAddress(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
@@ -367,7 +351,7 @@ class _Planner:
         return [remove, *([announce] if old.container.running else [])]
 
     def _retire_envoy(self) -> list[Step]:
-        old = self._old(Sibling.ENVOY)
+        old = self._observed.siblings.get(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
         wait = [steps.AwaitTtl(name_list.TTL + _TTL_SLACK)] if self._address_moves else []
@@ -380,7 +364,7 @@ class _Planner:
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _drain(self, old: ObservedSibling) -> steps.Drain:
-        helper = self._desired_sibling(Sibling.ENVOY).boot[HELPER]
+        helper = self._desired.siblings[Sibling.ENVOY].boot[HELPER]
         bootstrap = old.files.get(f"{BOOT}bootstrap.json")
         usable = bootstrap is not None and ADMIN_SOCKET.encode() in bootstrap.content
         other = helper if usable and old.files.get(HELPER) != helper else None
@@ -390,7 +374,7 @@ class _Planner:
         if not self._options.everything:
             return []
         retired = {leftover.container.id for leftover in self._observed.leftovers}
-        retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
+        retired |= {old.container.id for sibling in self._made if (old := self._observed.siblings.get(sibling))}
         retired |= {relay.container.id for relay in self._relay_changes.removed}
         images = unused_images(self._observed, self._desired, retired)
         volumes = (*self._observed.orphans, *old_trust(self._observed, self._desired))
@@ -418,13 +402,19 @@ class _Planner:
         planned: list[Step] = []
         for sibling in Sibling:
             proper, _ = container_names(self._desired.project, sibling)
-            old = self._old(sibling)
+            old = self._observed.siblings.get(sibling)
             if sibling in self._made:
                 if self._names[sibling] != proper:
                     planned.append(steps.Rename(sibling, self._names[sibling], proper))
             elif old and old.container.name != proper:
                 planned.append(steps.Rename(sibling, old.container.id, proper))
         return planned
+
+
+def serves(sibling: ObservedSibling, desired: Desired) -> bool:
+    """Whether agents can use a sibling: it runs, and is on its networks."""
+    networks = desired.siblings[sibling.sibling].shape.networks
+    return sibling.container.running and networks.keys() <= sibling.container.connected.keys()
 
 
 def _converses(sibling: ObservedSibling) -> bool:

@@ -101,7 +101,6 @@ class Verify(ContainerStep):
     """
 
     live: Mapping[str, str]
-    seconds: float
     later: Sequence[Mapping[str, str]] = ()
     prober: str = ""
     place: str = ""

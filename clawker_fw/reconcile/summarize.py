@@ -6,10 +6,11 @@ from clawker_fw.errors import FirewallError
 from clawker_fw.model.desired import Desired
 from clawker_fw.model.differences import Cause, Diff
 from clawker_fw.model.files import Files
-from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.rules import RuleChanges
+from clawker_fw.reconcile.plan import serves
 from clawker_fw.reconcile.steps import Plan, SiblingStep, Step
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary, release_version
 from clawker_fw.stack import labels
@@ -91,7 +92,7 @@ def _interruption(
     observed: Observed, desired: Desired, plan: Plan, effects: Mapping[Effect, tuple[Sibling, ...]]
 ) -> Interruption:
     affected = {sibling for those in effects.values() for sibling in those}
-    serving = {name for name, sibling in observed.siblings.items() if _serves(sibling, desired)}
+    serving = {name for name, sibling in observed.siblings.items() if serves(sibling, desired)}
     replaced = {*effects.get(Effect.REPLACED, ()), *effects.get(Effect.RECREATED, ())}
     envoy, coredns = observed.siblings.get(Sibling.ENVOY), observed.siblings.get(Sibling.COREDNS)
     released = {step.container for step in plan.steps if isinstance(step, steps.ReleaseAddress)}
@@ -138,12 +139,6 @@ def _connection_holders(files: Files) -> dict[tuple[str, ...], object]:
             if chain["name"] not in {chains.DENIED, chains.REFUSED}:
                 holders[listener["name"], chain["name"]] = chain
     return holders
-
-
-def _serves(sibling: ObservedSibling, desired: Desired) -> bool:
-    """Whether agents can use a sibling: it runs, and is on its networks."""
-    networks = set(desired.siblings[sibling.sibling].shape.networks)
-    return sibling.container.running and networks <= set(sibling.container.connected)
 
 
 def _builds(observed: Observed, version: str, diff: Diff) -> Mapping[Sibling, tuple[Build, Build]]:

@@ -33,7 +33,7 @@ STEPS: tuple[tuple[steps.Step, dict[str, object]], ...] = (
     (steps.Detach("id", "x-net", "agent"), {"kind": "detach", "container": "agent", "network": "x-net"}),
     (steps.Create(ENVOY, CREATED, ()), {"kind": "create", "sibling": "envoy", "container": "x-envoy-next"}),
     (
-        steps.Verify(ENVOY, "x-envoy-next", {"listeners": "1"}, 15),
+        steps.Verify(ENVOY, "x-envoy-next", {"listeners": "1"}),
         {"kind": "verify", "sibling": "envoy", "container": "x-envoy-next", "live": {"listeners": "sha256:1"}},
     ),
     (steps.Commit(ENVOY, "id", {}, ()), {"kind": "commit", "sibling": "envoy"}),

@@ -26,6 +26,7 @@ class SiblingPair:
         self.container = sibling.container
         self.files = sibling.files
         self.probe = sibling.probe
+        self.answers = sibling.answers
         self.secrets = secrets
         self.wanted = desired.siblings[sibling.sibling]
         self.applied = labels.read_applied(sibling.container.labels)
@@ -76,11 +77,6 @@ class SiblingPair:
     def unreadable(self, layer: Layer, field: str, action: Action, *, made: bool = False) -> Finding:
         """Return the finding of a record that can't be read."""
         return self.finding(layer, field, "unreadable", "a record", made=made, action=action)
-
-    @property
-    def answers(self) -> bool:
-        """Whether the sibling runs and answers."""
-        return self.probe is not None and not self.probe.error
 
     @property
     def kept_networks(self) -> Mapping[str, str]:
