@@ -46,8 +46,7 @@ class Collector:
         self.start()
 
     def start(self) -> None:
-        self._log.write_bytes(b"")
-        with self._log.open("ab") as log:
+        with self._log.open("wb") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
         wait_for(self.process, lambda: b"Everything is ready" in self._log.read_bytes(), self._log)
 
@@ -91,7 +90,6 @@ class Collector:
 
 
 def mutual_tls(folder: Path, endpoint: str, server: Pair, trusted: bytes) -> dict[str, Any]:
-    """Return gRPC at an endpoint, with the certificate of a server and those of authorities of clients."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (("server.crt", server.certificate), ("server.key", server.key), ("ca.crt", trusted)):
         (folder / name).write_bytes(content)

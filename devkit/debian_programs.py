@@ -1,10 +1,9 @@
 """Files that are taken out of the packages of Debian, without installing them."""
 
-import subprocess
 from functools import cache
 from pathlib import Path
 
-from devkit.engines import KEYRING, install, mirror
+from devkit.engines import KEYRING, install, mirror, run
 from devkit.kept import KEPT, make_once
 
 _UNPACK = """
@@ -38,7 +37,7 @@ def unpacked(*packages: str, suite: str = "trixie", prepare: str = "") -> Path:
     def put(made: Path) -> None:
         source = f"{mirror() or 'http://deb.debian.org/debian'} {suite}"
         command = ["sh", "-ec", _UNPACK, "sh", str(made.parent), KEYRING, source, " ".join(packages), prepare]
-        subprocess.run(command, check=True, capture_output=True, timeout=600)
+        run(command, timeout=600)
         (made.parent / "root" / ("" if prepare else "usr/bin")).rename(made)
 
     make_once(kept, put)

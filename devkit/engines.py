@@ -47,7 +47,6 @@ class Kind:
     """A kind of engine: version, Debian suite, additions to daemon.json. `moby_engine` compiles a built one."""
 
     name: str
-    version: str = ""
     suite: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     built: bool = False
@@ -74,11 +73,11 @@ USUAL = "28.5.2"
 than the oldest: dockerd 20.10 starts itself anew for each archive that goes into or out of a container."""
 
 MATRIX = (
-    Kind("20.10.24", "20.10.24", "bookworm"),
-    Kind("28.5.2", "28.5.2", "sid", _CLASSIC_STORE),
+    Kind("20.10.24", "bookworm"),
+    Kind("28.5.2", "sid", _CLASSIC_STORE),
     # the store is containerd's, or the classic one where an earlier engine has kept its images
-    Kind("29", moby_engine.VERSION, "sid", {"firewall-backend": "iptables"}, built=True),
-    Kind("29-nftables", moby_engine.VERSION, "sid", {"firewall-backend": "nftables"}, built=True),
+    Kind("29", "sid", {"firewall-backend": "iptables"}, built=True),
+    Kind("29-nftables", "sid", {"firewall-backend": "nftables"}, built=True),
 )
 KINDS = tuple(kind.name for kind in MATRIX)
 _OF_NAME = {kind.name: kind for kind in (INSTALLED, *MATRIX)}
@@ -163,8 +162,8 @@ class PrivateEngine:
     def mount_data(self, size: str) -> None:
         """Give the engine's data a file system of its own, in memory, of a size such as `400m`."""
         data = f"{self.folder}/data"
-        _run([*self._nsenter(), "mkdir", "-p", data])
-        _run([*self._nsenter(), "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", data])
+        run([*self._nsenter(), "mkdir", "-p", data])
+        run([*self._nsenter(), "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", data])
 
     def set_host(self, sysctls: Mapping[str, str]) -> None:
         """Set sysctls of the engine's network, which its containers must inherit, or raise `EngineError`."""
@@ -204,7 +203,7 @@ class PrivateEngine:
     def _signal(self, name: str) -> None:
         if self.init is not None:
             command = ["sh", "-c", f'{_SHELL}\nsignal "$@"', "sh", f"{self.folder}/pid", name]
-            _run([*self._nsenter(), *command], timeout=90)
+            run([*self._nsenter(), *command], timeout=90)
         if self._daemon is not None:
             self._daemon.wait()
             self._daemon = None
@@ -224,7 +223,7 @@ class PrivateEngine:
             self._daemon.wait()
         self._keeper = self._daemon = None
         # once more, in case the keeper was killed, and to report errors
-        _run(["sh", "-ec", f"{_SHELL}\nclean"], env=self._names)
+        run(["sh", "-ec", f"{_SHELL}\nclean"], env=self._names)
 
     def network_argv(self, *argv: str) -> list[str]:
         """Return the command that runs a program of this machine in the engine's network namespace."""
@@ -319,7 +318,7 @@ def available(kind: str = USUAL) -> str | None:
     if root is not None and not root.exists():
         return f"the {kind} engine is not prepared, which --require-engine does"
     try:
-        _run(["unshare", "--mount", "--net", "--pid", "--fork", "true"])
+        run(["unshare", "--mount", "--net", "--pid", "--fork", "true"])
     except EngineError as error:
         return f"no namespaces can be made: {error}"
     return None
@@ -341,12 +340,12 @@ def prepare(name: str) -> Path:
 def _root(kind: Kind) -> Path | None:
     if kind.built:
         return ENGINE_ROOTS / moby_engine.root_name()
-    return None if kind.suite is None or f" {kind.version}" in _installed_version() else ENGINE_ROOTS / kind.suite
+    return None if kind.suite is None or f" {kind.name}" in _installed_version() else ENGINE_ROOTS / kind.suite
 
 
 def _installed_version() -> str:
     dockerd = shutil.which("dockerd", path=PATH)
-    return _run([dockerd, "--version"]) if dockerd else ""
+    return run([dockerd, "--version"]) if dockerd else ""
 
 
 def install_client() -> None:
@@ -363,7 +362,7 @@ def _put_compiled(suite: str, root: Path) -> None:
     """Put an engine from sources into a root folder with all else of a suite, in minutes."""
     packaged = ENGINE_ROOTS / suite
     make_once(packaged, functools.partial(_put_packaged, suite))
-    _run(["cp", "--archive", "--link", str(packaged), str(root)])  # nothing is written into a file of a root
+    run(["cp", "--archive", "--link", str(packaged), str(root)])  # nothing is written into a file of a root
     moby_engine.put_engine(root)
 
 
@@ -373,14 +372,14 @@ def bootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
     command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
     # The script is named because an old debootstrap does not know newer suites. It fits all of them.
     what = [suite, str(root), mirror(), "/usr/share/debootstrap/scripts/sid"]
-    _run([*command, f"--include={','.join(packages)}", *what], timeout=900)
+    run([*command, f"--include={','.join(packages)}", *what], timeout=900)
 
 
 def mirror() -> str:
     """Return the Debian mirror that this machine uses, or "", which is debootstrap's own choice."""
     if mirror := os.environ.get(MIRROR_VARIABLE):
         return mirror
-    targets = _run(["apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)"])
+    targets = run(["apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)"])
     found = re.search(r"^Debian main (\S+)$", targets, re.MULTILINE)
     if found is None:
         return ""
@@ -399,14 +398,15 @@ def install(wanted: Mapping[str, str]) -> None:
             if not all(shutil.which(tool, path=PATH) for tool in ("apt-get", *sudo)):
                 raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
             print(f"installing {names}", file=sys.stderr, flush=True)
-            _run([*sudo, "sh", "-ec", f'{_SHELL}\ninstall_packages "$@"', "sh", *packages], timeout=900)
+            run([*sudo, "sh", "-ec", f'{_SHELL}\ninstall_packages "$@"', "sh", *packages], timeout=900)
 
 
 def _missing(wanted: Mapping[str, str]) -> list[str]:
     return [wanted[name] for name in wanted if not shutil.which(name, path=PATH, mode=os.F_OK)]
 
 
-def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 60) -> str:
+def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float = 60) -> str:
+    """Run a program to its end, and return its output, or raise `EngineError` with it."""
     env = env or {**os.environ, "PATH": PATH}
     try:
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=timeout)

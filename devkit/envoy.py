@@ -96,13 +96,11 @@ FORWARDING = ("guarded", "exempt")
 
 
 def shipped(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - values of several types
-    """Return the bootstrap that is shipped, with these values."""
     usual = {"project": "test", "guarded": "", "exempt": "", "heap": 1 << 30, "connections": 1, "trusted_ca": ""}
     return rendered(**{"admin_socket": "", **usual, **values})
 
 
 def shipped_clusters(*beginnings: str, **values: str) -> list[dict[str, Any]]:
-    """Return the clusters of the bootstrap whose names begin like this."""
     clusters = shipped(**values)["static_resources"]["clusters"]
     return [cluster for cluster in clusters if cluster["name"].startswith(beginnings)]
 
@@ -266,7 +264,6 @@ class Proxy(Running):
         return found
 
     def shows_its_files(self) -> bool:
-        """Whether what Envoy has loaded has the digests of our files."""
         files = {each.name: json.loads((self.folder / "hot" / each.path).read_bytes()) for each, _ in PROVEN}
         written = {each.name: each.digest(discovery_response(files[each.name]["resources"])) for each, _ in PROVEN}
         return self.digests_loaded() == written

@@ -82,12 +82,10 @@ class Hand:
         self._put(sibling, path, type=tarfile.SYMTYPE, linkname=target)
 
     def alter(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `File`
-        """Give a file in the volume another mode or owner."""
         file = replace(self.files(sibling)[path], **attributes)
         self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def open_folder(self, sibling: str, path: str, *, mode: int = 0o755, owner: int = 0) -> None:
-        """Give a folder in the volume another mode or owner."""
         self._put(sibling, path, type=tarfile.DIRTYPE, mode=mode, uid=owner)
 
     def _put(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `TarInfo`

@@ -26,6 +26,7 @@ from clawker_fw.stack.release import Release
 from devkit.certificates import make
 from devkit.envoy import HERE, Resolving, Running, program, shipped, shipped_clusters
 from devkit.programs import OWN_LOOPBACK, free_port, machine
+from devkit.requests import WEBSOCKET
 from devkit.stacks import installed_release
 from devkit.starting import exchange, wait_for
 from devkit.waiting import until
@@ -310,13 +311,7 @@ class Inspecting(Resolving):
             yield agent
 
     def tunnel(self, name: str, target: str) -> AbstractContextManager[ssl.SSLSocket]:
-        upgrade = (
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: eA==",
-        )
-        return self.running(name, target, 101, *upgrade)
+        return self.running(name, target, 101, *WEBSOCKET)
 
     def raw(self, request: bytes, name: str, port: int = PORT) -> tuple[int, bytes]:
         """Send octets, and return the status of the answer, or 0 if there is none, and the answer."""

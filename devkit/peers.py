@@ -38,7 +38,6 @@ KEPT_LOADS = tuple(("--kept", "--rate", str(len(WAITING) / seconds)) for seconds
 
 @cache
 def peer_program(architecture: str) -> Path:
-    """Compile the program once in each process."""
     target = BUILT / f"peer-linux-{architecture}"
     with lock(BUILT / "peer.lock"):  # another process may be compiling it
         compile_program(SOURCE, target, architecture)
@@ -111,7 +110,6 @@ class Peer:
     _log: _Log = field(default_factory=_Log, compare=False, repr=False)
 
     def ask(self, *arguments: str) -> Answer:
-        """Run a command to its end."""
         session = self._session()
         session.begin(arguments)
         answer = Answer.of(*session.answer())

@@ -31,7 +31,6 @@ _NOT_COPIED = {"site-packages", "dist-packages", "test", "EXTERNALLY-MANAGED"}
 
 
 def build(docker: APIClient) -> str:
-    """Build the image on an engine, as a user does, and return its name."""
     program = wheel()
     with tempfile.TemporaryDirectory() as folder:
         _make_base(docker, program, Path(folder))

@@ -32,9 +32,9 @@ from clawker_fw.settings.preset import names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
 from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
+from devkit.settings_schema import REPOSITORY, Schema
 from devkit.tampering import TAMPERINGS
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "docs" / "reference"
 PACKAGE = REPOSITORY / "clawker_fw"
 
@@ -147,8 +147,6 @@ _TYPES = {
     "object": "mapping",
 }
 """Types in words, by the names of fields, else by those of JSON."""
-
-Schema = settings_schema.Schema
 
 
 def _settings_tables() -> str:

@@ -10,6 +10,7 @@ from clawker_fw.rules.paths import Access, Paths
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 
+WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _SEGMENTS = ("a", "b", "ab", "a%20b", "@s", "A", "a.b", "~", "a%2fb", "a;b", "caf%C3%A9", "a:b", "a%3Ab")
 _ODD = (
@@ -35,7 +36,12 @@ def random_words(chosen: random.Random) -> dict[str, Any]:
     paths: list[Mapping[str, Any]] = [
         {
             "path": chosen.choice(
-                (*_EXPRESSIONS, _expression(chosen), *("/" + "/".join(_some(chosen)) for _ in range(6)), "/")
+                (
+                    *_EXPRESSIONS,
+                    "~/" + "".join(chosen.choices(_PARTS, k=chosen.randint(1, 4))),
+                    *("/" + "/".join(_some(chosen)) for _ in range(6)),
+                    "/",
+                )
             ),
             **_methods(chosen),
             "action": chosen.choice(("allow", "allow", "deny")),
@@ -57,10 +63,6 @@ def random_words(chosen: random.Random) -> dict[str, Any]:
 def _methods(chosen: random.Random) -> dict[str, Any]:
     methods = chosen.sample(METHODS, chosen.choice((0, 0, 1, 2)))
     return {"methods": methods} if methods else {}
-
-
-def _expression(chosen: random.Random) -> str:
-    return "~/" + "".join(chosen.choices(_PARTS, k=chosen.randint(1, 4)))
 
 
 def random_paths(chosen: random.Random) -> tuple[dict[str, Any], Paths]:
@@ -155,10 +157,6 @@ class AskedRequest:
     target: str
     over: str = "http/1.1"
     websocket: bool = False
-
-    def __str__(self) -> str:
-        to_become = " as a WebSocket" if self.websocket else ""
-        return f"{self.method} {self.target!r} of {self.name}:{self.port} over {self.over}{to_become}"
 
 
 OVER = ("http/1.1", "h2")

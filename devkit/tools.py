@@ -1,6 +1,5 @@
 """This machine's tools in containers: for actions of an administrator, and of a user without capabilities."""
 
-import os
 import re
 import shlex
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from docker import APIClient
 
 from clawker_fw.stack.image_tar import BuiltImage, Entry
-from devkit.engines import PATH, install
+from devkit.engines import PATH, install, run
 from devkit.host import load
 from devkit.processes import processes
 
@@ -25,16 +24,11 @@ _PACKAGES = {
 
 
 def run_inside(client: APIClient, container: str, script: str) -> None:
-    """Run a script in a container's network and among its processes, or raise `RuntimeError` with its output."""
+    """Run a script in a container's network and among its processes, or raise `EngineError` with its output."""
     install(_PACKAGES)
     process = next(processes(client, container))
     enter = ["nsenter", f"--net={process}/ns/net", f"--pid={process}/ns/pid", "unshare", "--mount"]
-    command = [*enter, "sh", "-ec", f"mount -t proc proc /proc\n{script}"]
-    done = subprocess.run(
-        command, env={**os.environ, "PATH": PATH}, capture_output=True, text=True, check=False, timeout=60
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{script!r} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    run([*enter, "sh", "-ec", f"mount -t proc proc /proc\n{script}"])
 
 
 def read_as(client: APIClient, user: str, container: str, path: str) -> str | None:

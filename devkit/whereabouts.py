@@ -36,7 +36,6 @@ def forms(text: str) -> Iterator[str]:
 
 
 def header_forms(token: str) -> frozenset[str]:
-    """Return the forms of a token, and of the header in which it is sent."""
     return frozenset(form for value in (token, f"Bearer {token}") for form in forms(value))
 
 

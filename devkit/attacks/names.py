@@ -181,10 +181,11 @@ QUESTIONS = (
     *(
         _bad(
             f"An allowed name, with version {version} of EDNS",
-            _asked(ALLOWED, "--edns", "--edns-version", str(version), *_THERE),
+            _asked(ALLOWED, "--edns", str(version), *_THERE),
             "BADVERS",
             ALLOWED,
             "--edns",
+            "0",
         )
         for version in (1, 255)
     ),
@@ -209,7 +210,7 @@ QUESTIONS = (
             ("An allowed name, class CHAOS", ALLOWED, ("--class", "CH"), "REFUSED", ALLOWED),
             ("An update of another name", EVIL, ("--opcode", "5"), "NOTIMP", ""),
             ("A notification", ALLOWED, ("--opcode", "4"), "NOTIMP", ALLOWED),
-            ("Version 1 of EDNS", ALLOWED, ("--edns", "--edns-version", "1"), "BADVERS", ALLOWED),
+            ("Version 1 of EDNS", ALLOWED, ("--edns", "1"), "BADVERS", ALLOWED),
         )
     ),
     *(

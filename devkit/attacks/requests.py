@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.container import REFUSED_NAME
 from devkit.attacks.attack import ALLOWED, EVIL, FETCHES_HTTP, Attack, Command, raw
+from devkit.requests import WEBSOCKET
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UPGRADE = ("Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
@@ -75,12 +76,6 @@ def refused(
     return Attack(what, (*sent(content, port), *options), result, reason, name, FETCHES_HTTP)
 
 
-_WEBSOCKET = (
-    "Connection: Upgrade",
-    "Upgrade: websocket",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
 _GET = "GET / HTTP/1.1"
 _HOST = f"Host: {ALLOWED}"
 NO_RULE = ("403", Reason.NO_RULE)
@@ -219,7 +214,7 @@ REQUESTS = (
                 f"GET http://{ALLOWED}@{EVIL}/ HTTP/1.1", _HOST
             ),
             "TRACE of another host": request("TRACE / HTTP/1.1", f"Host: {EVIL}"),
-            "A WebSocket to another host": head(_GET, f"Host: {EVIL}", *_WEBSOCKET),
+            "A WebSocket to another host": head(_GET, f"Host: {EVIL}", *WEBSOCKET),
             "An upgrade of another host": request(_GET, f"Host: {EVIL}", *UPGRADE),
         }.items()
     ),
@@ -362,6 +357,6 @@ BEHIND = (
     ),
     _behind("A whole request", head(_GET, _HOST), *_BOTH),
     _behind("An upgrade to HTTP/2", head(_GET, _HOST, "Connection: Upgrade", *UPGRADE), *_BOTH),
-    _behind("An upgrade to WebSocket", head(_GET, _HOST, *_WEBSOCKET), *_ARRIVES),
+    _behind("An upgrade to WebSocket", head(_GET, _HOST, *WEBSOCKET), *_ARRIVES),
 )
 """Requests to the allowed origin, with another one for another origin behind it."""

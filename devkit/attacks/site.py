@@ -262,7 +262,6 @@ def _hardware(peers: Peers, firewall: Firewall, sibling: str) -> str:
 
 
 def site_in(world: World, peers: Peers, folder: Path) -> Site:
-    """Bring up a firewall in a simulated internet, with everybody else around it."""
     world.add(ELSEWHERE, SIX, *(address for name, address in PRIVATE.items() if name != "gateway"))
     firewall = Firewall(world.engine.host, "clawker", folder, variables={"XDG_STATE_HOME": str(folder)})
     # A name with a rule for UDP is looked up at once, and its name server comes last.

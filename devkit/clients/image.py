@@ -1,7 +1,6 @@
 """The image with real clients and servers, from packages of Debian, and of PyPI where Debian has none."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from docker import APIClient
 
-from devkit.engines import PATH, EngineError, bootstrap
+from devkit.engines import bootstrap, run
 from devkit.floor import lock
 from devkit.kept import KEPT
 from hatch_build import compile_program
@@ -177,9 +176,4 @@ def _in_root(script: str, root: Path, *arguments: str | Path) -> None:
     """Run a shell script that does something in `$root`. Nothing that it mounts or starts remains."""
     whole = f'root=$1\nshift\nmount -t proc proc "$root/proc"\nmount --rbind /dev "$root/dev"\n{script}'
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    command = [*namespaces, "sh", "-ec", whole, "sh", root, *arguments]
-    environment = {**os.environ, "PATH": PATH}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise EngineError(f"the image of clients can't be made: {tail}")
+    run([*namespaces, "sh", "-ec", whole, "sh", root, *arguments], timeout=3600)

@@ -204,7 +204,6 @@ _ARCHIVES: Mapping[str, Mapping[str, str]] = {
 
 
 def _apt(archives: Mapping[str, str], folder: Path) -> Job:
-    """Write archives, which are not signed."""
     for archive, package in archives.items():
         place, suite = archive.split()
         index = _deb(folder / place, package)

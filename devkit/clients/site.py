@@ -38,15 +38,22 @@ _PORTS = {WEB: (80, 443, 5432), **dict.fromkeys(GIT.values(), (22,))}
 
 
 @dataclass(frozen=True)
-class Site:
-    """One stack and its servers. Agents are started as a user starts them."""
+class Surroundings:
+    """An engine in a simulated internet, in which the real servers run. `authority` is theirs."""
 
     engine: PrivateEngine
     docker: APIClient
-    firewall: Firewall
     image: str
-    flags: str
     servers: tuple[str, ...]
+    authority: Path
+
+
+@dataclass(frozen=True)
+class Site(Surroundings):
+    """One stack and its servers. Agents are started as a user starts them."""
+
+    firewall: Firewall
+    flags: str
 
     def agent(self, script: str, host: str, start: str = DOCKER_RUN) -> Outcome:
         command = f'{start} --rm --env HOST="$HOST" "$IMAGE" sh -ec {shlex.quote(script)}'
@@ -65,17 +72,6 @@ class Site:
         lines = self.docker.logs(self.servers[0], stderr=False).splitlines()
         requests = [json.loads(line) for line in lines if line.startswith(b"{")]
         return [each for each in requests if each["host"] == host]
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """An engine in a simulated internet, in which the real servers run. `authority` is theirs."""
-
-    engine: PrivateEngine
-    docker: APIClient
-    image: str
-    servers: tuple[str, ...]
-    authority: Path
 
 
 @contextmanager
@@ -130,7 +126,7 @@ def site(
     if rules is not None:
         firewall.run()
     flags = "" if rules is None else firewall.call("agent", "flags").expect().out.strip()
-    yield Site(around.engine, around.docker, firewall, around.image, flags, around.servers)
+    yield Site(**vars(around), firewall=firewall, flags=flags)
     firewall.call("down", "--force").expect()
 
 

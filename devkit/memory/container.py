@@ -64,7 +64,6 @@ class MemoryContainer:
     connections: int = 0
     lingering: int = 0
     network_differences: tuple[str, ...] = ()
-    engine_files: tuple[str, ...] = ()
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     secrets: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)

@@ -51,7 +51,10 @@ def run_verb(
             inside.connections = inside.lingering
             on_line({"connections": inside.lingering})
         case ["usage"] if inside.keeps_usage:
-            there = _known(inside)
+            if inside.usage is None:
+                now = float(int(time.time()))
+                inside.usage = Usage(inside.id, now, now)
+            there = inside.usage
             uses = [asdict(each) for each in there.uses]
             told = {"id": there.identity, "since": there.since, "now": there.now, "lost": there.lost}
             on_line({**told, "uses": uses, "open": dict(there.open)})
@@ -59,13 +62,6 @@ def run_verb(
             on_line(_secrets(inside, sent[: int(size)]))
         case _:
             raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
-
-
-def _known(inside: MemoryContainer) -> Usage:
-    if inside.usage is None:
-        now = float(int(time.time()))
-        inside.usage = Usage(inside.id, now, now)
-    return inside.usage
 
 
 def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:
@@ -104,7 +100,6 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         records=inside.records,
         collector=inside.collector,
         network=inside.network_differences,
-        engine_files=inside.engine_files,
         agents_see={name: seen for name, seen in inside.agents_see.items() if envoy or name != Sibling.ENVOY},
         dropped=inside.dropped,
         program=inside.program,

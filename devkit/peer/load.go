@@ -13,7 +13,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"io"
 	"math"
@@ -112,12 +111,10 @@ func (r agentRequest) once() agentRequest {
 	return r
 }
 
-// progress is printed once a second. Counts are since the start.
+// progress is printed once a second.
 type progress struct {
-	Event  string `json:"event"`
-	Sent   int    `json:"sent"`
-	Done   int    `json:"done"`
-	Failed int    `json:"failed"`
+	Event string `json:"event"`
+	Done  int    `json:"done"` // since the start
 }
 
 func declareLoad(flags *flag.FlagSet) action {
@@ -127,9 +124,6 @@ func declareLoad(flags *flag.FlagSet) action {
 	kept := flags.Bool("kept", false, "use connections again")
 
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
-		if *rate <= 0 {
-			return false, errors.New("the rate must be positive")
-		}
 		var requests []agentRequest
 		for _, location := range arguments {
 			location = strings.Replace(location, "//*.", "//"+anyLabel+".", 1)
@@ -239,7 +233,7 @@ func (r agentRequest) idleConnection() *connection {
 func (m *measurement) report(ctx context.Context, out *printer) {
 	for sleep(ctx, time.Second) {
 		m.mutex.Lock()
-		out.print(progress{"progress", m.summary.Sent, len(m.latencies), m.summary.Failed})
+		out.print(progress{"progress", len(m.latencies)})
 		m.mutex.Unlock()
 	}
 }

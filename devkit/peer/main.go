@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -57,7 +56,7 @@ func verbs() []verb {
 func main() {
 	// A process with id 1 has no default action for these signals, so every verb ends by this context.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	ok, err := execute(ctx, os.Args[1:], os.Stdout)
+	ok, err := execute(ctx, os.Args[1:])
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "peer: %s\n", err)
@@ -67,7 +66,7 @@ func main() {
 	}
 }
 
-func execute(ctx context.Context, arguments []string, stdout io.Writer) (bool, error) {
+func execute(ctx context.Context, arguments []string) (bool, error) {
 	for _, verb := range verbs() {
 		if len(arguments) == 0 || verb.name != arguments[0] {
 			continue
@@ -79,7 +78,7 @@ func execute(ctx context.Context, arguments []string, stdout io.Writer) (bool, e
 		if more := strings.HasSuffix(verb.arguments, "..."); len(positional) < len(names) || len(positional) > len(names) && !more {
 			return false, fmt.Errorf("%s takes the arguments [%s], not %q", verb.name, verb.arguments, positional)
 		}
-		return perform(ctx, positional, &printer{writer: stdout})
+		return perform(ctx, positional, new(printer))
 	}
 	return false, fmt.Errorf("there is no verb for %q", arguments)
 }
@@ -98,10 +97,7 @@ func parseInterspersed(flags *flag.FlagSet, arguments []string) (positional []st
 }
 
 // printer writes whole lines, whoever calls it.
-type printer struct {
-	mutex  sync.Mutex
-	writer io.Writer
-}
+type printer struct{ mutex sync.Mutex }
 
 type event struct {
 	Event string `json:"event"`
@@ -110,7 +106,7 @@ type event struct {
 func (p *printer) print(value any) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	encoder := json.NewEncoder(p.writer)
+	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(value)
 }

@@ -206,13 +206,12 @@ type queryEvent struct {
 	At    int64  `json:"at_ms"` // since 1970
 	From  string `json:"from"`
 	Name  string `json:"name"`
-	Type  string `json:"type"`
 }
 
 func describeQuery(from net.Addr, query *dns.Msg) queryEvent {
 	event := queryEvent{Event: "query", At: time.Now().UnixMilli(), From: from.String()}
 	if len(query.Question) > 0 {
-		event.Name, event.Type = query.Question[0].Name, dns.Type(query.Question[0].Qtype).String()
+		event.Name = query.Question[0].Name
 	}
 	return event
 }

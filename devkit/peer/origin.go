@@ -37,7 +37,6 @@ type originReady struct {
 // echo is the answer to everything that isn't asked for by a path: the request as it arrived.
 type echo struct {
 	Name          string      `json:"name"`
-	Method        string      `json:"method"`
 	Target        string      `json:"target"` // as in the request line
 	Host          string      `json:"host"`
 	Address       string      `json:"address"` // that it arrived at
@@ -226,7 +225,7 @@ func originHandler(name string) http.Handler {
 func echoOf(request *http.Request, name string) echo {
 	local, _ := request.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	answer := echo{
-		Name: name, Method: request.Method, Target: request.RequestURI, Host: request.Host, Protocol: request.Proto,
+		Name: name, Target: request.RequestURI, Host: request.Host, Protocol: request.Proto,
 		Headers: request.Header, RemoteAddress: request.RemoteAddr,
 	}
 	if local != nil {

@@ -33,10 +33,9 @@ const (
 type siegeResult struct {
 	Attempts int            `json:"attempts"`
 	Opened   int            `json:"opened"`
-	Peak     int            `json:"peak"`    // most at the same time
-	Ended    int            `json:"ended"`   // of the opened ones, those that the other side ended
-	Replied  int            `json:"replied"` // of the opened ones, those on which something was received
-	Errors   map[string]int `json:"errors"`  // of the attempts that failed, by kind
+	Peak     int            `json:"peak"`   // most at the same time
+	Ended    int            `json:"ended"`  // of the opened ones, those that the other side ended
+	Errors   map[string]int `json:"errors"` // of the attempts that failed, by kind
 }
 
 // siege is a plan for connections. In each of its places there is at most one at a time.
@@ -132,8 +131,8 @@ func (s *siege) take(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	received, err := s.keep(ctx, conn)
-	s.ended(received, err != nil && !over(ctx))
+	err = s.keep(ctx, conn)
+	s.ended(err != nil && !over(ctx))
 }
 
 func (s *siege) opened(err error) {
@@ -149,32 +148,29 @@ func (s *siege) opened(err error) {
 	s.result.Peak = max(s.result.Peak, s.open)
 }
 
-func (s *siege) ended(received int64, byOther bool) {
+func (s *siege) ended(byOther bool) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.open--
-	if received > 0 {
-		s.result.Replied++
-	}
 	if byOther {
 		s.result.Ended++
 	}
 }
 
-func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err error) {
+func (s *siege) keep(ctx context.Context, conn net.Conn) error {
 	if s.tls != "" {
 		agreed := tls.Client(conn, &tls.Config{ServerName: s.tls, InsecureSkipVerify: true})
 		if err := agreed.HandshakeContext(ctx); err != nil {
-			return 0, err
+			return err
 		}
 		conn = agreed
 	}
 	if _, err := conn.Write(s.message()); err != nil {
-		return 0, err
+		return err
 	}
 	if s.half {
 		if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if s.drip > 0 {
@@ -187,17 +183,15 @@ func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err er
 		}()
 	}
 	if s.unread {
-		received, err := io.CopyN(io.Discard, conn, s.first)
+		_, err := io.CopyN(io.Discard, conn, s.first)
 		if err == nil {
 			<-ctx.Done()
 		}
-		return received, err
+		return err
 	}
 	for buffer := make([]byte, 512); ; { // io.Copy takes 8 KiB for each of thousands
-		count, err := conn.Read(buffer)
-		received += int64(count)
-		if err != nil || s.brief {
-			return received, err
+		if _, err := conn.Read(buffer); err != nil || s.brief {
+			return err
 		}
 	}
 }
@@ -366,8 +360,7 @@ func takeWatches(ctx context.Context) (taken int) {
 const arpTable = "/proc/net/arp"
 
 type sweepResult struct {
-	// Sent counts datagrams that the kernel took, and Failed those that it refused, as when its table is full.
-	Sent   int `json:"sent"`
+	// Failed counts datagrams that the kernel refused, as when its table is full.
 	Failed int `json:"failed"`
 	// Neighbours is the largest number of entries seen in the kernel's table after a round.
 	Neighbours int `json:"neighbours"`
@@ -396,8 +389,6 @@ func sweep(ctx context.Context, network netip.Prefix) (sweepResult, error) {
 		for address := network.Addr().Next(); network.Contains(address); address = address.Next() {
 			if err := sendOnce(address); err != nil {
 				result.Failed++
-			} else {
-				result.Sent++
 			}
 		}
 		table, err := os.ReadFile(arpTable)

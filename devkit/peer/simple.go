@@ -260,10 +260,7 @@ func sendDatagram(ctx context.Context, to destination, sent, options []byte) (ra
 	return rawResult{Reply: string(reply[:size])}, err
 }
 
-const (
-	resolvConf  = "/etc/resolv.conf"
-	serverUsage = "ask this DNS server, `ADDRESS[:PORT]`, not the one in resolv.conf"
-)
+const serverUsage = "ask this DNS server, `ADDRESS[:PORT]`, not the one in resolv.conf"
 
 // resolveResult is the printed answer. Answers hold the data of each record in presentation format.
 type resolveResult struct {
@@ -279,8 +276,7 @@ func declareResolve(flags *flag.FlagSet) action {
 	operation := flags.Int("opcode", dns.OpcodeQuery, "what is asked for, as a `NUMBER` (RFC 6895, section 2.2)")
 	server := flags.String("server", "", serverUsage)
 	tcp := flags.Bool("tcp", false, "ask over TCP")
-	edns := flags.Bool("edns", false, "send an EDNS query")
-	version := flags.Uint("edns-version", 0, "of this `NUMBER` (RFC 6891, section 6.1.3), with --edns")
+	edns := flags.Int("edns", -1, "send an EDNS query of the version with this `NUMBER` (RFC 6891, section 6.1.3)")
 	timeout := flags.Duration("timeout", 5*time.Second, "how long to wait for the answer")
 	from := flags.String("from", "", "send from this `ADDRESS`, through its interface, over UDP")
 
@@ -296,9 +292,9 @@ func declareResolve(flags *flag.FlagSet) action {
 		}
 		query := new(dns.Msg).SetQuestion(dns.Fqdn(arguments[0]), recordType)
 		query.Question[0].Qclass, query.Opcode = class, *operation
-		if *edns {
+		if *edns >= 0 {
 			query.SetEdns0(dns.DefaultMsgSize, false)
-			query.IsEdns0().SetVersion(uint8(*version))
+			query.IsEdns0().SetVersion(uint8(*edns))
 		}
 		client := &dns.Client{Timeout: *timeout}
 		if *from != "" {
@@ -334,12 +330,9 @@ func serverOrFirst(server string) (string, error) {
 	if server != "" {
 		return withDefaultPort(server, "53"), nil
 	}
-	config, err := dns.ClientConfigFromFile(resolvConf)
+	config, err := dns.ClientConfigFromFile("/etc/resolv.conf")
 	if err != nil {
 		return "", err
-	}
-	if len(config.Servers) == 0 {
-		return "", fmt.Errorf("%s names no server", resolvConf)
 	}
 	return net.JoinHostPort(config.Servers[0], config.Port), nil
 }

@@ -95,7 +95,6 @@ def _limited(name: str, limit: int) -> Callable[[Body], None]:
     return change
 
 
-_FEW_FILES = {"Name": "nofile", "Soft": 4096, "Hard": 4096}
 _SYSCTL = "net.ipv4.ip_unprivileged_port_start"
 _OTHER_PROCESSES = "live/processes"
 _DEVICE = {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/extra", "CgroupPermissions": "r"}
@@ -152,7 +151,7 @@ CONTAINERS = (
     _recreated(COREDNS, "as the first to be ended without memory", host_fields(OomScoreAdj=1000), "further"),
     _recreated(COREDNS, "with less weight than an agent", host_fields(CpuShares=2), "cpu_shares"),
     _recreated(COREDNS, "with another limit on processes", host_fields(PidsLimit=64), "pids"),
-    _recreated(ENVOY, "with another limit on open files", host_fields(Ulimits=[_FEW_FILES]), "ulimits"),
+    _recreated(ENVOY, "with another limit on open files", _limited("nofile", 4096), "ulimits"),
     _recreated(COREDNS, "with the engine's limits", host_fields(Ulimits=[]), "ulimits"),
     _recreated(ENVOY, "with few processes of its user", _limited("nproc", 2048), "ulimits", beside=_NAMESPACE),
     _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),

@@ -30,23 +30,16 @@ def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) 
 def _with_ipv6(body: Body) -> None:
     body["EnableIPv6"] = True
     body["Options"] = {key: text for key, text in body["Options"].items() if not key.endswith("enable_ipv6")}
-    body["IPAM"] = {**body["IPAM"], "Config": [*body["IPAM"]["Config"], {"Subnet": "fd00:c1a3::/64"}]}
-
-
-def _with_an_address(body: Body) -> None:
-    body["Options"] = {**body["Options"], "com.docker.network.bridge.inhibit_ipv4": "false"}
+    body["IPAM"]["Config"].append({"Subnet": "fd00:c1a3::/64"})
 
 
 def _without_ip_range(body: Body) -> None:
-    pool, *others = body["IPAM"]["Config"]
-    without = {key: text for key, text in pool.items() if key != "IPRange"}
-    body["IPAM"] = {**body["IPAM"], "Config": [without, *others]}
+    del body["IPAM"]["Config"][0]["IPRange"]
 
 
 def _other_gateway(body: Body) -> None:
     (pool,) = body["IPAM"]["Config"]
-    first, _, _ = pool["Gateway"].rpartition(".")
-    body["IPAM"] = {**body["IPAM"], "Config": [{**pool, "Gateway": f"{first}.254"}]}
+    pool["Gateway"] = f"{pool['Gateway'].rpartition('.')[0]}.254"
 
 
 _HOLDING_ADDRESSES = ((ENVOY, LISTENERS, "listeners"), (COREDNS, POLICY, "policy"))
@@ -55,13 +48,13 @@ _HOLDING_ADDRESSES = ((ENVOY, LISTENERS, "listeners"), (COREDNS, POLICY, "policy
 def _other_subnet(body: Body) -> None:
     (pool,) = body["IPAM"]["Config"]
     subnet = IPv4Network("10.77.0.0/20")
-    config = {**pool, "Subnet": str(subnet), "Gateway": str(subnet[1]), "IPRange": str(lower_half(subnet))}
-    body["IPAM"] = {**body["IPAM"], "Config": [config]}
+    pool.update(Subnet=str(subnet), Gateway=str(subnet[1]), IPRange=str(lower_half(subnet)))
 
 
+_HOST_ADDRESS = {"com.docker.network.bridge.inhibit_ipv4": "false"}
 NETWORKS = (
     _network("net", "as an external one", fields(Internal=False), "internal"),
-    _network("net", "with a host address", _with_an_address, "options"),
+    _network("net", "with a host address", lambda body: body["Options"].update(_HOST_ADDRESS), "options"),
     _network("net", "with IPv6", _with_ipv6, "ipv6"),
     _network("net", "without its IP range, so agents can get reserved addresses", _without_ip_range, "ip_range"),
     _network("egress", "with another gateway", _other_gateway, "gateway"),

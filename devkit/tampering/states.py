@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from clawker_fw.engine.archive import pack
 from clawker_fw.stack.container import VOLUME
@@ -15,18 +16,6 @@ def _stop_for_good(hand: Hand) -> None:
     hand.docker.update_container(hand.name(ENVOY), restart_policy=policy)  # type: ignore[arg-type]
     hand.docker.kill(hand.name(ENVOY))
     hand.docker.wait(hand.name(ENVOY))
-
-
-def _stop(sibling: str) -> Callable[[Hand], None]:
-    return lambda hand: hand.docker.stop(hand.name(sibling))
-
-
-def _pause(sibling: str) -> Callable[[Hand], None]:
-    return lambda hand: hand.docker.pause(hand.name(sibling))
-
-
-def _remove(sibling: str) -> Callable[[Hand], None]:
-    return lambda hand: hand.docker.remove_container(hand.name(sibling), force=True, v=True)
 
 
 def _disconnect(sibling: str, end: str) -> Callable[[Hand], None]:
@@ -61,7 +50,7 @@ def _exchange_names(hand: Hand) -> None:
 
 
 def _have_the_other_s_name(hand: Hand) -> None:
-    hand.docker.remove_container(hand.name(COREDNS), force=True, v=True)
+    hand.take_away(COREDNS)
     hand.docker.rename(hand.name(ENVOY), hand.name(COREDNS))
 
 
@@ -69,17 +58,18 @@ _RENAMED = Sign(ENVOY, "state", "name", "rename")
 
 STATES = (
     *(
-        Tampering(
-            f"{sibling} is {what}", done(sibling), (Sign(sibling, "state", "status", action),), beside="status"
-        )
+        Tampering(f"{sibling} is {what}", done, (Sign(sibling, "state", "status", action),), beside="status")
         for sibling, what, done, action in (
-            (ENVOY, "stopped", _stop, "start"),
-            (COREDNS, "paused", _pause, "unpause"),
+            (ENVOY, "stopped", lambda hand: hand.docker.stop(hand.name(ENVOY)), "start"),
+            (COREDNS, "paused", lambda hand: hand.docker.pause(hand.name(COREDNS)), "unpause"),
         )
     ),
     *(
         Tampering(
-            f"{sibling} is removed", _remove(sibling), (Sign(sibling, "state", "container", "create"),), beside
+            f"{sibling} is removed",
+            partial(Hand.take_away, sibling=sibling),
+            (Sign(sibling, "state", "container", "create"),),
+            beside,
         )
         for sibling, beside in ((ENVOY, "one removed"), (COREDNS, "recorder"))
     ),
