@@ -40,18 +40,8 @@ _PACKAGES = (
     *("chrony", "fcgiwrap", "nginx-light", "openssh-server", "postgresql", "python3-websockets"),
     *("docker-registry", "gh", "git-lfs", "python3-grpcio", "skopeo"),
     *("libmono-system-net-http4.0-cil", "mono-mcs"),
-    *(
-        "python3-cachetools",
-        "python3-dateutil",
-        "python3-dotenv",
-        "python3-flask",
-        "python3-jwt",
-        "python3-webargs",
-    ),
-    "python3-yaml",
-    "squid-openssl",
-    "docker-compose",
-    *("cargo", "maven"),
+    *("python3-cachetools", "python3-dateutil", "python3-dotenv", "python3-flask", "python3-jwt"),
+    *("python3-webargs", "python3-yaml", "squid-openssl", "docker-compose", "cargo", "maven"),
 )
 """Clients, servers, and compose, which an agent is started with."""
 
