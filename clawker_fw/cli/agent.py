@@ -34,12 +34,12 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     Example: clawker-fw agent flags --json | jq -r .network
     """
-    engine, seen = attaching(context.obj)
-    attached = _attachment(engine, seen)
+    engine, comparison = attaching(context.obj)
+    attached = _attachment(engine, comparison)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import FlagsDocument
 
-        print_json(FlagsDocument.of(seen, attached))
+        print_json(FlagsDocument.of(comparison, attached))
     else:
         terminal.answer(" ".join(attached.flags))
 
@@ -90,8 +90,8 @@ def agent_compose(
     ports = parse_ports(publish or ())
     if ports and len(chosen) > 1:
         raise UsageError("agent-option", "Ports can be published for one service at a time.")
-    engine, seen = attaching(context.obj)
-    attached = publishing(engine, seen, _attachment(engine, seen), ports)
+    engine, comparison = attaching(context.obj)
+    attached = publishing(engine, comparison, _attachment(engine, comparison), ports)
     terminal.answer(attached.compose(chosen))
 
 
@@ -130,26 +130,26 @@ def agent_run(
             "There is no docker program here to start the agent with.",
             hint="Install the docker CLI. Other clients need what `clawker-fw agent flags --format json` shows.",
         )
-    wanted = parse_run(words)
-    engine, seen = attaching(chosen)
-    attached = _attachment(engine, seen)
-    endpoint = seen.observed.engine.endpoint
+    run_words = parse_run(words)
+    engine, comparison = attaching(chosen)
+    attached = _attachment(engine, comparison)
+    endpoint = comparison.observed.engine.endpoint
     place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
     with DockerCli(program, place).gets_signals() as docker:
-        raise typer.Exit(run_agent(engine, seen, docker, attached, wanted))
+        raise typer.Exit(run_agent(engine, comparison, docker, attached, run_words))
 
 
-def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
+def _attachment(engine: "EngineWriter", comparison: "Comparison") -> "Attachment":
     """Return how to attach an agent to a stack that confines and serves it now. Its trust volume stays."""
     from clawker_fw.agents.attachment import attachment, require_serving
     from clawker_fw.cli.running import with_trust_volume
     from clawker_fw.engine.client_config import proxy_variables
 
-    require_serving(seen.desired.project, seen.observed, seen.diff)
-    if not seen.diff.verdict.settled:
+    require_serving(comparison.desired.project, comparison.observed, comparison.diff)
+    if not comparison.diff.verdict.settled:
         log.notice(
             "agent_before_run",
             "The stack differs from the settings or this release; the agent gets the rules that are live. "
             "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
         )
-    return with_trust_volume(engine, seen, attachment(seen.desired, proxy_variables(os.environ)))
+    return with_trust_volume(engine, comparison, attachment(comparison.desired, proxy_variables(os.environ)))

@@ -50,12 +50,12 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
     from clawker_fw.diagnose.diagnosis import telemetry_obstacle
     from clawker_fw.report import certs as report
 
-    _, seen = reading(chosen)
+    _, comparison = reading(chosen)
     loaded = session.load(chosen)
     kept = inputs.telemetry_store(chosen, loaded, keeps=False).kept()
-    provision = seen.provision
+    provision = comparison.provision
     usable = provision.credentials is not None
-    unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
+    unsent = telemetry_obstacle(comparison.observed, comparison.desired, provision.live) if usable else ""
     reasons = (f"{unsent}; `clawker-fw run` changes that" if unsent else "", provision.reason)
     answer = report.CertsDocument(
         project=chosen.project,
@@ -63,10 +63,10 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
         ready=usable and not unsent,
         reason="; ".join(filter(None, reasons)) or None,
         due=provision.due,
-        certificates=report.telemetry_rows(kept, seen.observed),
+        certificates=report.telemetry_rows(kept, comparison.observed),
     )
     with _roots(chosen, keeps=False) as store:
-        answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
+        answer = report.with_inspection(answer, store.kept(), comparison.observed, time.time())
     _answer(answer, format_, report.telemetry_verdict(answer), report.inspection_verdict(answer))
     if answer.endpoint and not answer.ready:
         raise typer.Exit(ExitCode.DRIFT)
@@ -134,7 +134,7 @@ def _rotate_telemetry(chosen: Options, format_: Format, *, authority: bool) -> N
 def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
     from clawker_fw.report import certs as report
 
-    _, seen = reading(chosen)
+    _, comparison = reading(chosen)
     with _roots(chosen, keeps=True) as store:
         if not at_once and not any(issuer.pair.key for issuer in store.kept().values()):
             raise RefusedError(
@@ -144,9 +144,9 @@ def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
                 "another machine, rotate it there.",
             )
         store.rotate(at_once=at_once)
-        endpoint = seen.blueprint.settings.otel.endpoint
+        endpoint = comparison.blueprint.settings.otel.endpoint
         answer = report.CertsDocument(project=chosen.project, endpoint=endpoint)
-        answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())
+        answer = report.with_inspection(answer, store.kept(), comparison.observed, time.time())
     _answer(answer, format_, report.inspection_verdict(answer))
 
 
@@ -213,8 +213,8 @@ def _bundle(chosen: Options) -> bytes:
     with _roots(chosen, keeps=False) as store:
         if trusted := authority.trusted([*store.kept().values()], time.time()):
             return bundle(trusted)
-    _, seen = reading(chosen)
-    if live := roots_of(seen.observed):
+    _, comparison = reading(chosen)
+    if live := roots_of(comparison.observed):
         return live
     raise RefusedError(
         "roots-missing",

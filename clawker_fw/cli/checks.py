@@ -76,19 +76,19 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield Check("stack", CheckHealth.SKIPPED, "Without settings there is nothing to compare with.")
         return
     try:
-        _, seen = reading(chosen)
-        yield from diagnosis.stack(seen)
+        _, comparison = reading(chosen)
+        yield from diagnosis.stack(comparison)
     except FirewallError as error:
         yield diagnosis.failed("stack", error)
         return
-    yield from diagnosis.guarded("kernel", lambda: diagnosis.kernel(engine, seen))
-    yield diagnosis.tracking(engine, seen)
-    yield diagnosis.connection_table(engine, seen)
-    yield diagnosis.agents(seen)
-    yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
-    yield from diagnosis.guarded("upstream-proxy", lambda: upstream.checks(engine, seen, os.environ))
-    yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, seen))
-    yield from diagnosis.arrivals(seen)
+    yield from diagnosis.guarded("kernel", lambda: diagnosis.kernel(engine, comparison))
+    yield diagnosis.tracking(engine, comparison)
+    yield diagnosis.connection_table(engine, comparison)
+    yield diagnosis.agents(comparison)
+    yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, comparison))
+    yield from diagnosis.guarded("upstream-proxy", lambda: upstream.checks(engine, comparison, os.environ))
+    yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, comparison))
+    yield from diagnosis.arrivals(comparison)
 
 
 @app.command()
@@ -110,11 +110,11 @@ def _attacked(chosen: Options) -> Answer:
     from clawker_fw.diagnose.conformance.run import perform
     from clawker_fw.report import checks as report
 
-    engine, _, seen = writing(chosen)
-    require_serving(seen.desired.project, seen.observed, seen.diff)
-    tried = perform(engine, seen)
+    engine, _, comparison = writing(chosen)
+    require_serving(comparison.desired.project, comparison.observed, comparison.diff)
+    tried = perform(engine, comparison)
     held = all(result.held for result in tried)
-    answer = report.ConformanceAnswer(project=seen.desired.project, held=held, attempts=tried)
+    answer = report.ConformanceAnswer(project=comparison.desired.project, held=held, attempts=tried)
     return Answer(
         lambda: answer,
         lambda: [report.conformance_report(answer)],

@@ -86,20 +86,20 @@ def denials(
         _require_answers(chosen)
     from clawker_fw.denials.answer import Selection
 
-    wanted = Selection(agent, frozenset(reason or ()), top)
+    selection = Selection(agent, frozenset(reason or ()), top)
     if ask:
-        _ask(chosen, wanted)
+        _ask(chosen, selection)
     elif follow:
-        stacks.side_by_side(chosen, lambda one: _follow_one(one, wanted, format_))
+        stacks.side_by_side(chosen, lambda one: _follow_one(one, selection, format_))
     else:
-        stacks.answer(chosen, lambda one: _answer(one, wanted, since), format_)
+        stacks.answer(chosen, lambda one: _answer(one, selection, since), format_)
 
 
-def _answer(chosen: Options, wanted: "Selection", since: float | None) -> Answer:
+def _answer(chosen: Options, selection: "Selection", since: float | None) -> Answer:
     """Return the refusals of a stack's agents in the last `since` seconds."""
     from clawker_fw.report import denials as report
 
-    answer = answered(chosen, since, wanted)
+    answer = answered(chosen, since, selection)
     return Answer(
         lambda: report.DenialsDocument.of(answer),
         lambda: [report.denials_report(answer, since)],
@@ -108,7 +108,7 @@ def _answer(chosen: Options, wanted: "Selection", since: float | None) -> Answer
     )
 
 
-def answered(chosen: Options, since: float | None, wanted: "Selection") -> "DenialsAnswer":
+def answered(chosen: Options, since: float | None, selection: "Selection") -> "DenialsAnswer":
     """Return what was refused in the last `since` seconds, or all that is known, with advice."""
     from clawker_fw.denials.reading import Reading, sources
 
@@ -122,15 +122,15 @@ def answered(chosen: Options, since: float | None, wanted: "Selection") -> "Deni
     now = engine.clock()  # the records have the engine's times
     names = _names(engine, chosen, log_sources, now)
     if not log.stack():
-        _require_known(wanted.agent, names)
-    return answer(begun.refusals(), names, wanted, _explainer(chosen), stamp(now).decode())
+        _require_known(selection.agent, names)
+    return answer(begun.refusals(), names, selection, _explainer(chosen), stamp(now).decode())
 
 
-def _ask(chosen: Options, wanted: "Selection") -> None:
+def _ask(chosen: Options, selection: "Selection") -> None:
     from clawker_fw.cli.asking import ask_about
     from clawker_fw.denials.refusal import Gap
 
-    refusals, names = _arriving(chosen, wanted)
+    refusals, names = _arriving(chosen, selection)
     # clawker-fw's own attempts need no advice.
     others = (
         refusal
@@ -140,14 +140,14 @@ def _ask(chosen: Options, wanted: "Selection") -> None:
     ask_about(chosen, others)
 
 
-def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
+def _follow_one(chosen: Options, selection: "Selection", format_: Format) -> None:
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.refusal import Gap
     from clawker_fw.report import denials as report
     from clawker_fw.report import documents, terminal, text
 
-    refusals, names = _arriving(chosen, wanted)
+    refusals, names = _arriving(chosen, selection)
     console, write = text.console(), documents.writer(report.Line)
     adviser, stack = Adviser(_explainer(chosen)), log.stack()
     with suppress(KeyboardInterrupt):  # the usual end
@@ -163,7 +163,7 @@ def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
 
 
 def _arriving(
-    chosen: Options, wanted: "Selection"
+    chosen: Options, selection: "Selection"
 ) -> "tuple[Iterator[tuple[Counted, str] | tuple[Gap, str]], AgentNames]":
     """Return the selected refusals as they happen, each with the agent's name, and the names."""
     from clawker_fw.denials.reading import sources
@@ -171,7 +171,7 @@ def _arriving(
     engine = session.connect_reader(chosen)
     log_sources = sources(engine, chosen.project)
     names = _names(engine, chosen, log_sources, engine.clock())
-    return _arrivals(engine, chosen, log_sources, wanted, names), names
+    return _arrivals(engine, chosen, log_sources, selection, names), names
 
 
 def _names(engine: "EngineReader", chosen: Options, log_sources: "Sources", now: float) -> "AgentNames":
@@ -237,7 +237,7 @@ def _require_answers(chosen: Options) -> None:
 
 
 def _arrivals(
-    engine: "EngineReader", chosen: Options, log_sources: "Sources", wanted: "Selection", names: "AgentNames"
+    engine: "EngineReader", chosen: Options, log_sources: "Sources", selection: "Selection", names: "AgentNames"
 ) -> "Iterator[tuple[Counted, str] | tuple[Gap, str]]":
     """Yield each selected refusal when it happens, with the agent's name, and each gap."""
     from clawker_fw.denials import reading
@@ -257,5 +257,5 @@ def _arrivals(
             known.add(address)
             looked = time.monotonic()
         name = names.of(address, counted.last)
-        if not wanted.leaves_out(address, names) and wanted.takes(counted, name):
+        if not selection.leaves_out(address, names) and selection.takes(counted, name):
             yield counted, name

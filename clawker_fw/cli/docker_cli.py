@@ -101,13 +101,13 @@ class DockerCli:
             os.write(1, os.fsencode(out))
         return RUN_FAILED if child.returncode == FAILED else _exit_code(child)
 
-    def start(self, container: str, wanted: RunWords) -> int:
+    def start(self, container: str, run_words: RunWords) -> int:
         """Start a container and attach to it until it ends, unless it is detached. Returns docker's exit code.
 
         `docker start` passes no signals to a container with a terminal, and newer versions (28) end at a signal
         while the container runs on. So `docker kill` sends them.
         """
-        options = [] if wanted.detached else ["--attach", *(["--interactive"] if wanted.interactive else [])]
+        options = [] if run_words.detached else ["--attach", *(["--interactive"] if run_words.interactive else [])]
         child = self._begin("start", *options, container)
 
         def pass_on(number: int) -> None:

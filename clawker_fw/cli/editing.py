@@ -203,8 +203,8 @@ def edit_rules(chosen: Options, decide: "Decide", orders: EditOrders) -> None:
 
     done = rules_file.edit(chosen.config, os.environ, decide, write=not orders.dry_run, group=chosen.group)
     now = time.time()
-    known = {remark.rule for remark in review(done.before.rules, now)}
-    remarks = [remark for remark in review(done.after.rules, now) if remark.rule not in known]
+    earlier = {remark.rule for remark in review(done.before.rules, now)}
+    remarks = [remark for remark in review(done.after.rules, now) if remark.rule not in earlier]
     applying = done.changed and not orders.dry_run and not orders.no_reload
     if not applying:
         session.warn_of_rules(remarks)  # otherwise they are told with all others
@@ -303,5 +303,5 @@ def _removal(named: dict[str, Any], action: str | None) -> "Removal":
     if is_address(name):
         raise WordsError(f"{name!r} is an address, and rules are removed by the name that agents use: their `as`")
     allowing = rule({"dst": name, "action": action or "allow", "force": True})
-    wanted = rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
-    return Removal(wanted.destination, wanted.protocol, wanted.written_port, allowing.action if action else None)
+    denial = rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
+    return Removal(denial.destination, denial.protocol, denial.written_port, allowing.action if action else None)

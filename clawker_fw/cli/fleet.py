@@ -81,12 +81,12 @@ def status(
     from clawker_fw.stack.release import Release
 
     session.warn_of_rules(review(loaded.rules, time.time()))
-    known = _hosts(chosen, contexts or (), hosts or ())
+    fleet = _hosts(chosen, contexts or (), hosts or ())
     release = Release.installed()
-    rows = _ask(known, timeout, _comparer(chosen, loaded, release))
+    rows = _ask(fleet, timeout, _comparer(chosen, loaded, release))
     settings = SettingsNamed.named(loaded, loaded.named_by(chosen.given))
     used = ReleaseUsed(release.version, release.build_sha)
-    document = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
+    document = FleetStatusDocument.of(rows, fleet.left_out, settings, used, findings=diff)
     if format_ is Format.JSON:
         print_json(document)
     else:
@@ -120,7 +120,7 @@ def _hosts(chosen: Options, contexts: Sequence[str], addresses: Sequence[str]) -
 # --- asking ---------------------------------------------------------------------------------------------------
 
 
-def _ask(known: "Hosts", seconds: float, compare: "Callable[[Host, EngineReader, float], Row]") -> "list[Row]":
+def _ask(fleet: "Hosts", seconds: float, compare: "Callable[[Host, EngineReader, float], Row]") -> "list[Row]":
     """Compare all hosts in parallel. A host may take `seconds`, and a third of that for one request."""
     from clawker_fw.fleet.hosts import ask_all
     from clawker_fw.report import fleet as report
@@ -140,7 +140,7 @@ def _ask(known: "Hosts", seconds: float, compare: "Callable[[Host, EngineReader,
     def late(host: "Host") -> "Row":
         return report.failed(host, report.late(seconds), seconds)
 
-    return ask_all(known.hosts, ask, late, seconds)
+    return ask_all(fleet.hosts, ask, late, seconds)
 
 
 def _comparer(
@@ -154,7 +154,7 @@ def _comparer(
     def compare(host: "Host", engine: "EngineReader", began: float) -> "Row":
         with preparing:  # each secret is obtained once
             blueprint = inputs.blueprint(chosen, loaded, release, engine.facts())
-        seen = pipeline.compare(engine, blueprint)
-        return report.of_comparison(host, seen, release, time.monotonic() - began)
+        comparison = pipeline.compare(engine, blueprint)
+        return report.of_comparison(host, comparison, release, time.monotonic() - began)
 
     return compare

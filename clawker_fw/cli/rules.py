@@ -45,17 +45,17 @@ def list_rules(
     loaded, now = session.load(context.obj), time.time()
     from clawker_fw.report import rules
 
-    known = _usage(context.obj) if used else None
+    usage = _usage(context.obj) if used else None
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesListDocument
 
-        print_json(RulesListDocument.of(loaded, loaded.named_by(context.obj.given), now, known))
-    elif known:
+        print_json(RulesListDocument.of(loaded, loaded.named_by(context.obj.given), now, usage))
+    elif usage:
         from clawker_fw.denials.usage import usage_of_rules
         from clawker_fw.report import usage as report
 
-        usages = usage_of_rules(loaded.rules, known)
-        terminal.answer("\n".join(report.used_lines(usages, known)))
+        usages = usage_of_rules(loaded.rules, usage)
+        terminal.answer("\n".join(report.used_lines(usages, usage)))
         print_table(*report.rows(usages, now))
     elif loaded.rules.rules:
         terminal.answer(rules.summary(loaded))
@@ -112,18 +112,18 @@ def unused_rules(
     Example: clawker-fw rules unused --since 30d
     """
     loaded = session.load(context.obj)
-    known = _usage(context.obj)
+    usage = _usage(context.obj)
     from clawker_fw.denials.usage import Period, usage_of_rules
 
-    usages, within = usage_of_rules(loaded.rules, known), Period.of(known, since)
+    usages, within = usage_of_rules(loaded.rules, usage), Period.of(usage, since)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesUnusedDocument
 
-        print_json(RulesUnusedDocument.of(loaded, loaded.named_by(context.obj.given), usages, within, known))
+        print_json(RulesUnusedDocument.of(loaded, loaded.named_by(context.obj.given), usages, within, usage))
         return
     from clawker_fw.report import usage as report
 
-    for line in report.unused_lines(usages, within, known, loaded.source):
+    for line in report.unused_lines(usages, within, usage, loaded.source):
         terminal.answer(line)
 
 

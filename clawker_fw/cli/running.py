@@ -33,21 +33,21 @@ _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
 
 
-def with_trust_volume(engine: EngineWriter, seen: Comparison, attached: Attachment) -> Attachment:
+def with_trust_volume(engine: EngineWriter, comparison: Comparison, attached: Attachment) -> Attachment:
     """Return how to attach an agent with its trust volume, which the engine keeps from now on.
 
     Raises:
         EngineError, RefusedError: if the engine can't keep it.
     """
-    if not (roots := roots_of(seen.observed)):
+    if not (roots := roots_of(comparison.observed)):
         return attached
-    trust = trust_for(seen.desired.project, roots, seen.blueprint.authorities)
-    create_trust_volume(engine, seen.desired.project, seen.observed, trust)
+    trust = trust_for(comparison.desired.project, roots, comparison.blueprint.authorities)
+    create_trust_volume(engine, comparison.desired.project, comparison.observed, trust)
     return replace(attached, trust=trust)
 
 
 def run_agent(
-    engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: Attachment, wanted: RunWords
+    engine: EngineWriter, comparison: Comparison, docker: DockerCli, attached: Attachment, run_words: RunWords
 ) -> int:
     """Create an agent's container, and start it if it is confined. Returns the exit code of `docker run`.
 
@@ -55,49 +55,51 @@ def run_agent(
         RefusedError: if it is not confined, or can't be judged. It has been removed.
         KeyboardInterrupt: if a signal came before the start. It has been removed.
     """
-    attached = publishing(engine, seen, attached, wanted.ports)
-    container = _created(docker, attached, wanted)
+    attached = publishing(engine, comparison, attached, run_words.ports)
+    container = _created(docker, attached, run_words)
     if isinstance(container, int):
         docker.go_on()
         return container
     relay = ""
-    with _removed_after_error(docker, container, wanted), ExitStack() as undoing:
-        require_confined(engine, seen, container)
-        removal = engine.removal(container) if wanted.removed else None
+    with _removed_after_error(docker, container, run_words), ExitStack() as undoing:
+        require_confined(engine, comparison, container)
+        removal = engine.removal(container) if run_words.removed else None
         docker.go_on()
-        if wanted.ports:
-            relay = _published(engine, seen, container)
+        if run_words.ports:
+            relay = _published(engine, comparison, container)
             undoing.callback(engine.remove, relay)
             docker.go_on()
             undoing.pop_all()
     try:
-        return _start(engine, docker, container, wanted, removal)
+        return _start(engine, docker, container, run_words, removal)
     finally:
         if relay:
             _unpublished(engine, container, relay, removal)
 
 
 def publishing(
-    engine: EngineWriter, seen: Comparison, attached: Attachment, ports: tuple[PublishedPort, ...]
+    engine: EngineWriter, comparison: Comparison, attached: Attachment, ports: tuple[PublishedPort, ...]
 ) -> Attachment:
     """Return how to attach an agent that publishes these ports, with a number that is free now."""
     if not ports:
         return attached
-    subnet = seen.desired.networks[Role.AGENTS].subnet
+    subnet = comparison.desired.networks[Role.AGENTS].subnet
     places = Addressing(subnet, subnet)
     listing = engine.listing()
     existing = {container.id for container in listing}
     for container in listing:
-        if is_relay(container, seen.desired.project) and container.labels[labels.RELAY_OF] not in existing:
+        if is_relay(container, comparison.desired.project) and container.labels[labels.RELAY_OF] not in existing:
             engine.remove(container.id)  # its agent has been removed, so it only takes a number and ports
     labelled = (Publication.read(container.labels.get(labels.PUBLISHES, "")) for container in engine.listing())
     number = free_number({publication.number for publication in labelled if publication}, places.publishers)
     return replace(attached, publishes=Publication(number, ports), address=str(places.publisher(number)))
 
 
-def _published(engine: EngineWriter, seen: Comparison, container: str) -> str:
+def _published(engine: EngineWriter, comparison: Comparison, container: str) -> str:
     try:
-        relay = publish_for(engine, seen.observed, seen.desired, built_images(seen.blueprint), container)
+        relay = publish_for(
+            engine, comparison.observed, comparison.desired, built_images(comparison.blueprint), container
+        )
     except ConflictError as error:
         raise RefusedError(
             "agent-unreachable",
@@ -129,31 +131,31 @@ def _unpublished(engine: EngineWriter, container: str, relay: str, removal: Futu
             engine.remove(relay)
 
 
-def _created(docker: DockerCli, attached: Attachment, wanted: RunWords) -> str | int:
-    return docker.create([*attached.flags, *wanted.create])
+def _created(docker: DockerCli, attached: Attachment, run_words: RunWords) -> str | int:
+    return docker.create([*attached.flags, *run_words.create])
 
 
 @contextmanager
-def _removed_after_error(docker: DockerCli, container: str, wanted: RunWords) -> Iterator[None]:
+def _removed_after_error(docker: DockerCli, container: str, run_words: RunWords) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         with after(error, "It was created, and could not be removed"):
             docker.remove(container)
-            if wanted.cid_file:  # with it, docker would refuse to create another one with the same command
+            if run_words.cid_file:  # with it, docker would refuse to create another one with the same command
                 with suppress(OSError):
-                    Path(wanted.cid_file).unlink()
+                    Path(run_words.cid_file).unlink()
         raise
 
 
-def require_confined(engine: EngineReader, seen: Comparison, container: str) -> None:
+def require_confined(engine: EngineReader, comparison: Comparison, container: str) -> None:
     """Require that a container will be `fenced` once it runs, and that docker publishes none of its ports.
 
     Raises:
         RefusedError: if not, with every reason, or if it can't be judged.
     """
     try:
-        observed = with_agent(engine, seen.desired.project, seen.observed, container)
+        observed = with_agent(engine, comparison.desired.project, comparison.observed, container)
     except EngineError as error:
         raise RefusedError(
             "agent-unconfined",
@@ -169,12 +171,12 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
             hint="Name each port with --publish in place of --publish-all: then a relay publishes it.",
         )
     now = time.time()
-    live, wanted = (
+    live, desired = (
         resolving(observed, now),
-        name_list.answers(seen.desired.siblings[Sibling.COREDNS].hot, now),
+        name_list.answers(comparison.desired.siblings[Sibling.COREDNS].hot, now),
     )
     judged = agents_of(
-        observed, seen.desired.project, seen.blueprint.files, lambda name: live(name) or wanted(name)
+        observed, comparison.desired.project, comparison.blueprint.files, lambda name: live(name) or desired(name)
     )
     (agent,) = (agent for agent in judged if agent.id == container)
     if reasons := (*agent.openings, *agent.weaknesses):
@@ -192,10 +194,10 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
 
 
 def _start(
-    engine: EngineReader, docker: DockerCli, container: str, wanted: RunWords, removal: Future[int] | None
+    engine: EngineReader, docker: DockerCli, container: str, run_words: RunWords, removal: Future[int] | None
 ) -> int:
     """Start a container, and return the exit code of `docker run`, which the engine's record tells."""
-    code = docker.start(container, wanted)
+    code = docker.start(container, run_words)
     if code == 0:
         return code
     view, last = None, FAILED

@@ -35,9 +35,9 @@ def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     from clawker_fw.reconcile import inputs
 
     chosen: Options = context.obj
-    _, seen = reading(chosen)
+    _, comparison = reading(chosen)
     vault = inputs.vault(chosen)
-    _answer(_listed(vault, seen.blueprint.rules, _states(vault, seen)), format_)
+    _answer(_listed(vault, comparison.blueprint.rules, _states(vault, comparison)), format_)
 
 
 @secrets_app.command("check")
@@ -114,17 +114,17 @@ def _require_known(chosen: Options, name: str) -> None:
         )
 
 
-def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":
+def _states(vault: "Vault", comparison: "Comparison") -> "Mapping[str, State]":
     from clawker_fw.model.stacks import Sibling
     from clawker_fw.report.secrets import State
 
-    needed = {secret.name for secret in seen.blueprint.wanted}
-    envoy = seen.observed.siblings.get(Sibling.ENVOY)
+    needed = {secret.name for secret in comparison.blueprint.wanted}
+    envoy = comparison.observed.siblings.get(Sibling.ENVOY)
     asked = envoy is not None and envoy.probe is not None and not (envoy.probe.error or envoy.probe.signer)
     states = {name: State.GIVEN if name in needed else State.UNUSED for name in vault.declared.secrets}
     if not asked:
         states |= dict.fromkeys(needed, State.UNKNOWN)
-    for difference in seen.secrets:
+    for difference in comparison.secrets:
         name = difference.identity.partition("#")[0]
         if name in needed and not difference.same_value:
             states[name] = State.ANOTHER if difference.running else State.ABSENT

@@ -55,9 +55,9 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     before = ["--project", chosen.base_project, "--log-format", LogFormat.JSON.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
-    known, _ = inputs.secrets(chosen, loaded)
-    if known:
-        before += ["--secrets", str(known.path)]
+    declared, _ = inputs.secrets(chosen, loaded)
+    if declared:
+        before += ["--secrets", str(declared.path)]
     for name, value in (("--group", chosen.group), ("--host", chosen.host), ("--context", chosen.context)):
         before += [name, value] if value else []
     state = state_folder().parent

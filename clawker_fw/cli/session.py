@@ -45,14 +45,14 @@ def reading(
 
     `loaded` are settings that were read and reviewed before. `engine` is an existing connection.
     """
-    engine, _, seen = _comparing(chosen, loaded, engine, writes=False, reviews=loaded is None)
-    return engine, seen
+    engine, _, comparison = _comparing(chosen, loaded, engine, writes=False, reviews=loaded is None)
+    return engine, comparison
 
 
 def attaching(chosen: Options) -> "tuple[EngineWriter, Comparison]":
     """Compare the stack with its settings, for a command that only creates what agents need."""
-    engine, _, seen = _comparing(chosen, writes=False)
-    return engine, seen
+    engine, _, comparison = _comparing(chosen, writes=False)
+    return engine, comparison
 
 
 def writing(
@@ -269,11 +269,11 @@ def stoppable(then: Callable[[], object], *signals: signal.Signals) -> Iterator[
         yield asked.is_set
 
 
-def warn_of_exposure(seen: "Comparison") -> None:
+def warn_of_exposure(comparison: "Comparison") -> None:
     """Warn if an agent could change the settings that are about to be applied."""
     from clawker_fw.agents.exposure import HINT, exposures
 
-    for exposure in exposures(seen.observed, seen.blueprint.files):
+    for exposure in exposures(comparison.observed, comparison.blueprint.files):
         warn(
             "settings_open",
             message=f"{exposure}.",

@@ -127,20 +127,22 @@ def _drift(chosen: Options, counted: Agents, *, files: bool) -> Answer:
     from clawker_fw.model.differences import Verdict
     from clawker_fw.reconcile import pipeline
 
-    _, seen = reading(chosen)
-    summary = pipeline.summary_of(seen) if seen.diff.findings else None
-    agents = None if counted is Agents.IGNORE else seen.agents
-    verdict = seen.diff.verdict if agents is None else seen.verdict
+    _, comparison = reading(chosen)
+    summary = pipeline.summary_of(comparison) if comparison.diff.findings else None
+    agents = None if counted is Agents.IGNORE else comparison.agents
+    verdict = comparison.diff.verdict if agents is None else comparison.verdict
 
     def document() -> object:
         from clawker_fw.report.documents.run import DriftDocument
 
-        return DriftDocument.of(seen, summary, verdict, agents)
+        return DriftDocument.of(comparison, summary, verdict, agents)
 
     return Answer(
         document,
-        lambda: _difference(seen, summary, verdict, warnings=seen.notices, agents=agents or (), files=files),
-        lambda: _verdict_line(seen, verdict),
+        lambda: _difference(
+            comparison, summary, verdict, warnings=comparison.notices, agents=agents or (), files=files
+        ),
+        lambda: _verdict_line(comparison, verdict),
         ExitCode.CURRENT if verdict is Verdict.CURRENT else ExitCode.DRIFT,
     )
 
@@ -216,41 +218,41 @@ class Order:
     before_creating: Callable[[], object] | None = None
 
 
-def apply_settings(chosen: Options, order: Order, wanted: "ConvergeOptions | None" = None) -> Answer:
+def apply_settings(chosen: Options, order: Order, options: "ConvergeOptions | None" = None) -> Answer:
     """Apply the settings to the stack: report the differences, close them, and return the answer."""
     from clawker_fw.reconcile import converge
     from clawker_fw.reconcile.steps import ConvergeOptions
 
-    engine, read, seen = writing(chosen, reviews=not order.silent)
-    if order.before_creating and seen.observed.absent:
+    engine, read, comparison = writing(chosen, reviews=not order.silent)
+    if order.before_creating and comparison.observed.absent:
         order.before_creating()
-        engine, read, seen = writing(chosen, reviews=False)
-    wanted = wanted or ConvergeOptions(secrets_needed=True)
-    _, run_summary = _considered(seen, wanted, creates=order.creates)
-    converge.require_secrets(seen, wanted)
-    before = seen
+        engine, read, comparison = writing(chosen, reviews=False)
+    options = options or ConvergeOptions(secrets_needed=True)
+    _, run_summary = _considered(comparison, options, creates=order.creates)
+    converge.require_secrets(comparison, options)
+    before = comparison
     performed: list[Progress] = []
     if run_summary is None:
-        converge.tidy(engine, seen, wanted)
+        converge.tidy(engine, comparison, options)
     else:
         with (
             _step_output(chosen, files=order.files, silent=order.silent) as output,
             _run_context(output, order.lock_wait, performed, order.stopping) as run_context,
         ):
             output.difference(before.diff, run_summary)
-            seen = converge.converge(engine, read, wanted, run_context, seen)
+            comparison = converge.converge(engine, read, options, run_context, comparison)
 
     def document() -> object:
         from clawker_fw.report.documents.run import RunDocument
 
-        return RunDocument.of(before, run_summary, seen, performed=performed)
+        return RunDocument.of(before, run_summary, comparison, performed=performed)
 
     def text() -> "Iterator[Renderable]":
         from clawker_fw.report import text
 
-        words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
-        warnings = seen.first_notices if before.first_of_host else seen.notices
-        yield text.head(seen.diff.verdict, words, warnings=warnings, agents=seen.agents)
+        words = f"{comparison.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
+        warnings = comparison.first_notices if before.first_of_host else comparison.notices
+        yield text.head(comparison.diff.verdict, words, warnings=warnings, agents=comparison.agents)
 
     return Answer(document, text, lambda: next(text()))
 
@@ -264,8 +266,8 @@ def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.report import summary
 
-    _, seen = reading(chosen, loaded)
-    _, run_summary = _considered(seen, ConvergeOptions(), creates=False)
+    _, comparison = reading(chosen, loaded)
+    _, run_summary = _considered(comparison, ConvergeOptions(), creates=False)
     return summary.lines(run_summary)
 
 
@@ -372,47 +374,49 @@ def _run_context(
         yield RunContext(on_progress, stopping, lock_wait)
 
 
-def _considered(seen: "Comparison", wanted: "ConvergeOptions", *, creates: bool) -> "tuple[Plan, Summary | None]":
+def _considered(
+    comparison: "Comparison", options: "ConvergeOptions", *, creates: bool
+) -> "tuple[Plan, Summary | None]":
     """Return a permitted change's plan, and its meaning, or None if there is nothing to do."""
     from clawker_fw.reconcile import converge, pipeline
 
     if not creates:
-        converge.require_up(seen)
-    converge.require_settings(seen, wanted)
-    session.warn_of_exposure(seen)
-    steps = seen.plan(wanted)
-    return steps, None if steps.empty else pipeline.summary_of(seen, steps)
+        converge.require_up(comparison)
+    converge.require_settings(comparison, options)
+    session.warn_of_exposure(comparison)
+    steps = comparison.plan(options)
+    return steps, None if steps.empty else pipeline.summary_of(comparison, steps)
 
 
-def _planned(chosen: Options, wanted: "ConvergeOptions", *, files: bool, creates: bool = False) -> Answer:
-    _, seen = reading(chosen)
-    steps, run_summary = _considered(seen, wanted, creates=creates)
-    verdict = seen.diff.verdict
+def _planned(chosen: Options, options: "ConvergeOptions", *, files: bool, creates: bool = False) -> Answer:
+    _, comparison = reading(chosen)
+    steps, run_summary = _considered(comparison, options, creates=creates)
+    verdict = comparison.diff.verdict
 
     def document() -> object:
         from clawker_fw.report.documents.run import RunDocument
 
-        return RunDocument.of(seen, run_summary, seen, planned=steps.steps)
+        return RunDocument.of(comparison, run_summary, comparison, planned=steps.steps)
 
     def text() -> "Iterator[Renderable]":
-        yield from _difference(seen, run_summary, verdict, warnings=seen.notices, files=files)
+        yield from _difference(comparison, run_summary, verdict, warnings=comparison.notices, files=files)
         if not steps.empty:
             from clawker_fw.report.step_display import plan_report
 
             yield plan_report(steps)
 
-    code = ExitCode.DRIFT if not steps.empty or seen.diff.findings else ExitCode.CURRENT
-    return Answer(document, text, lambda: _verdict_line(seen, verdict), code)
+    code = ExitCode.DRIFT if not steps.empty or comparison.diff.findings else ExitCode.CURRENT
+    return Answer(document, text, lambda: _verdict_line(comparison, verdict), code)
 
 
-def _verdict_line(seen: "Comparison", verdict: "Verdict") -> "Renderable":
+def _verdict_line(comparison: "Comparison", verdict: "Verdict") -> "Renderable":
     from clawker_fw.report import text
 
-    return text.head(verdict, seen.desired.project, without_agents=seen.diff.verdict)
+    return text.head(verdict, comparison.desired.project, without_agents=comparison.diff.verdict)
 
 
 def _difference(
-    seen: "Comparison",
+    comparison: "Comparison",
     run_summary: "Summary | None",
     verdict: "Verdict",
     *,
@@ -423,18 +427,18 @@ def _difference(
     from clawker_fw.reconcile.records import other_origins
     from clawker_fw.report import text
 
-    made_from = other_origins(seen.observed, seen.blueprint.origin)
+    made_from = other_origins(comparison.observed, comparison.blueprint.origin)
     yield text.head(
         verdict,
-        seen.desired.project,
-        at_work=seen.busy,
+        comparison.desired.project,
+        at_work=comparison.busy,
         warnings=warnings,
         agents=agents,
-        without_agents=seen.diff.verdict,
+        without_agents=comparison.diff.verdict,
         made_from=made_from,
     )
     if run_summary is None:
         return
-    yield text.drift_report(seen.diff, run_summary, files=files)
-    if seen.failed_attempt:
-        yield text.attempt_report(seen.failed_attempt)
+    yield text.drift_report(comparison.diff, run_summary, files=files)
+    if comparison.failed_attempt:
+        yield text.attempt_report(comparison.failed_attempt)

@@ -82,18 +82,20 @@ def _status(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
 
     engine = session.connect_engine(chosen)
     asked = in_background(_refusals, engine, chosen.project)
-    seen: Comparison | FirewallError
+    result: Comparison | FirewallError
     try:
-        _, seen = reading(chosen, engine=engine)
-        observed = seen.observed
+        _, result = reading(chosen, engine=engine)
+        observed = result.observed
     except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
         from clawker_fw.reconcile.observe import observe
 
-        seen, observed = error, observe(engine, chosen.project)
+        result, observed = error, observe(engine, chosen.project)
     refusals, unreadable = asked.result()
     engine.close()
-    status = StatusDocument.of(observed, chosen.project, time.time(), seen, refusals=refusals, further=unreadable)
-    return status, seen if isinstance(seen, FirewallError) else None
+    status = StatusDocument.of(
+        observed, chosen.project, time.time(), result, refusals=refusals, further=unreadable
+    )
+    return status, result if isinstance(result, FirewallError) else None
 
 
 def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Counted, str]], Sequence[Advice]]":
@@ -151,8 +153,8 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     base = project.removesuffix(f"-{made_from.group}") if made_from.group else project
     own = replace(chosen, config=Path(here), named_project=base, group=made_from.group)
     try:
-        seen = pipeline.compare(engine, inputs.blueprint(own, session.load(own), release, engine.facts()))
-        status = StatusDocument.of(seen.observed, project, time.time(), seen)
+        comparison = pipeline.compare(engine, inputs.blueprint(own, session.load(own), release, engine.facts()))
+        status = StatusDocument.of(comparison.observed, project, time.time(), comparison)
     except FirewallError as error:  # whatever is wrong with one stack costs its own line
         status = StatusDocument.of(observed, project, time.time(), error)
     return Stack.of(status, made_from.path)

@@ -180,13 +180,13 @@ def _summary(counts: Counter[HostVerdict]) -> str:
     return f"{current:,} of {total:,} {of} current; {', '.join(others)}."
 
 
-def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float) -> Row:
+def of_comparison(host: Host, comparison: Comparison, release: Release, seconds: float) -> Row:
     """Return the row of a compared host."""
-    observed, engine = seen.observed, seen.observed.engine
-    verdict = HostVerdict(seen.verdict.value)
+    observed, engine = comparison.observed, comparison.observed.engine
+    verdict = HostVerdict(comparison.verdict.value)
     if observed.absent and verdict is HostVerdict.DRIFTED:
         verdict = HostVerdict.NO_STACK
-    run_summary = summary_of(seen) if seen.diff.findings else None
+    run_summary = summary_of(comparison) if comparison.diff.findings else None
     live = facts.live_rules(observed)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Row(
@@ -197,14 +197,14 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         engine=engine.version,
         release=_release(observed, release),
         rules=LiveRules(live.count, live.digest) if live else None,
-        agents=len(seen.agents),
-        open_agents=tuple(agent.name for agent in seen.agents if agent.openings),
+        agents=len(comparison.agents),
+        open_agents=tuple(agent.name for agent in comparison.agents if agent.openings),
         proven=Proof(now, "comparison") if verdict is HostVerdict.CURRENT else None,
-        busy=text.busy_line(seen.busy).plain if seen.busy else None,
+        busy=text.busy_line(comparison.busy).plain if comparison.busy else None,
         summary=tuple(summary.lines(run_summary)),
-        differences=tuple(replace(finding, contents=None) for finding in seen.diff.findings),
-        siblings=dict(seen.diff.verdicts),
-        made_from=tuple(str(origin) for origin in records.other_origins(observed, seen.blueprint.origin)),
+        differences=tuple(replace(finding, contents=None) for finding in comparison.diff.findings),
+        siblings=dict(comparison.diff.verdicts),
+        made_from=tuple(str(origin) for origin in records.other_origins(observed, comparison.blueprint.origin)),
         seconds=round(seconds, 3),
     )
 

@@ -50,20 +50,20 @@ class DriftDocument(Document):
 
     @classmethod
     def of(
-        cls, seen: Comparison, run_summary: Summary | None, verdict: Verdict, agents: Sequence[Agent] | None
+        cls, comparison: Comparison, run_summary: Summary | None, verdict: Verdict, agents: Sequence[Agent] | None
     ) -> "DriftDocument":
         """Return the answer. `verdict` is the whole stack's; `agents` is None if they are left out."""
         return cls(
             verdict=verdict,
-            busy=seen.busy,
-            warnings=seen.advice,
+            busy=comparison.busy,
+            warnings=comparison.advice,
             summary=summary.lines(run_summary),
-            rules=seen.rule_changes,
+            rules=comparison.rule_changes,
             agents=None if agents is None else [AgentDocument.of(agent) for agent in agents],
-            siblings=SiblingFindings.both(seen.diff),
-            failed_attempt=seen.failed_attempt,
-            settings=SettingsUsed.of(seen.blueprint, seen.observed),
-            engine=EngineUsed.of(seen.blueprint.engine),
+            siblings=SiblingFindings.both(comparison.diff),
+            failed_attempt=comparison.failed_attempt,
+            settings=SettingsUsed.of(comparison.blueprint, comparison.observed),
+            engine=EngineUsed.of(comparison.blueprint.engine),
         )
 
 
@@ -106,10 +106,10 @@ class FlagsDocument(Document):
     engine: EngineUsed
 
     @classmethod
-    def of(cls, seen: Comparison, attached: Attachment) -> "FlagsDocument":
+    def of(cls, comparison: Comparison, attached: Attachment) -> "FlagsDocument":
         return cls(
-            verdict=seen.diff.verdict,
-            project=seen.desired.project,
+            verdict=comparison.diff.verdict,
+            project=comparison.desired.project,
             flags=list(attached.flags),
             network=attached.network,
             dns=[attached.dns],
@@ -117,8 +117,8 @@ class FlagsDocument(Document):
             cap_drop=[DROPPED_CAPABILITY],
             environment=dict(attached.environment),
             mounts=[MountDocument(volume=attached.trust.volume)] if attached.trust else [],
-            settings=SettingsUsed.of(seen.blueprint, seen.observed),
-            engine=EngineUsed.of(seen.blueprint.engine),
+            settings=SettingsUsed.of(comparison.blueprint, comparison.observed),
+            engine=EngineUsed.of(comparison.blueprint.engine),
         )
 
 
