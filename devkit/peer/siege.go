@@ -360,7 +360,8 @@ func takeWatches(ctx context.Context) (taken int) {
 const arpTable = "/proc/net/arp"
 
 type sweepResult struct {
-	// Failed counts datagrams that the kernel refused, as when its table is full.
+	// Sent counts datagrams that the kernel took, and Failed those that it refused, as when its table is full.
+	Sent   int `json:"sent"`
 	Failed int `json:"failed"`
 	// Neighbours is the largest number of entries seen in the kernel's table after a round.
 	Neighbours int `json:"neighbours"`
@@ -389,6 +390,8 @@ func sweep(ctx context.Context, network netip.Prefix) (sweepResult, error) {
 		for address := network.Addr().Next(); network.Contains(address); address = address.Next() {
 			if err := sendOnce(address); err != nil {
 				result.Failed++
+			} else {
+				result.Sent++
 			}
 		}
 		table, err := os.ReadFile(arpTable)
