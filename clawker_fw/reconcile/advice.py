@@ -220,11 +220,11 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
     neighbours disconnected and siblings replaced.
     """
     neighbours = [place for places in observed.attached.values() for place in places.items()]
-    listed = {place.address for _, place in neighbours}
+    attached = {place.address for _, place in neighbours}
     for sibling in observed.siblings.values():
         for other in sibling.probe.others if sibling.probe else ():
             address, _, hardware = other.partition(" ")
-            if address not in listed:
+            if address not in attached:
                 ours = "the service address" if address == str(desired.service_address) else "an address of ours"
                 names = sorted(name for name, place in neighbours if place.hardware == hardware)
                 whose = f", which belongs to {names[0]} but may be forged" if names else ""

@@ -188,10 +188,10 @@ def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView 
     return next((network for network in named if project_of_network(network) == project), None)
 
 
-def _relay(reader: EngineReader, listed: ContainerSummary, expected: Files) -> ObservedRelay | None:
+def _relay(reader: EngineReader, summary: ContainerSummary, expected: Files) -> ObservedRelay | None:
     try:
-        files = {} if listed.status in _UNREADABLE else reader.files(listed.id, expected)
-        container = reader.container(listed.id)
+        files = {} if summary.status in _UNREADABLE else reader.files(summary.id, expected)
+        container = reader.container(summary.id)
     except NotFoundError:
         return None
     if container is None:
@@ -378,13 +378,13 @@ def _others(networks: tuple[NetworkView, ...], project: str) -> tuple[NetworkVie
 
 
 def _sibling(
-    reader: EngineReader, listed: ContainerSummary, sibling: Sibling, expected: Files, *, last: bool
+    reader: EngineReader, summary: ContainerSummary, sibling: Sibling, expected: Files, *, last: bool
 ) -> ObservedSibling:
-    files = {} if listed.status in _UNREADABLE else reader.files(listed.id, expected)
-    container = reader.container(listed.id)
+    files = {} if summary.status in _UNREADABLE else reader.files(summary.id, expected)
+    container = reader.container(summary.id)
     if container is None:
-        raise NotFoundError("not-found", f"Container {listed.name} has been removed.")
-    if container.status != listed.status and not last:
+        raise NotFoundError("not-found", f"Container {summary.name} has been removed.")
+    if container.status != summary.status and not last:
         raise _ChangedError
     slot = 1 if container.labels.get(labels.SLOT) == "1" else 0
     return ObservedSibling(sibling, container, slot, files, probe=None)

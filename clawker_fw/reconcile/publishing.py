@@ -44,7 +44,7 @@ def publish_for(
             f"The network {network.name}, on which ports are published, is not as clawker-fw made it.",
             hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it.",
         )
-    (spec,) = comparison.wanted.values()
+    (spec,) = comparison.specs.values()
     if comparison.observed.publishing is None:
         engine.create_network(network)
     try:

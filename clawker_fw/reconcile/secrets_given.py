@@ -107,7 +107,7 @@ def envoys(engine: EngineReader, project: str) -> tuple[str, ...]:
     Raises:
         RefusedError: if none exists.
     """
-    envoys = [listed for listed in engine.listing() if sibling_of(listed, project) is Sibling.ENVOY]
+    envoys = [container for container in engine.listing() if sibling_of(container, project) is Sibling.ENVOY]
     if not envoys:
         raise RefusedError("not-up", f"The stack {project} has no Envoy, so it has no secrets.")
     return tuple(envoy.id for envoy in sorted(envoys, key=lambda envoy: envoy.status != "running"))

@@ -112,7 +112,7 @@ def telemetry_rows(
     """Return the telemetry certificates that are stored here, and those that are only live."""
     given = _given(observed) if observed else {}
     rows = []
-    known = set()
+    fingerprints = set()
     for name, (path, pem) in kept.items():
         certificate = _read(pem)
         live = tuple(
@@ -120,12 +120,12 @@ def telemetry_rows(
             for place, certificates in given.items()
             if certificate and certificate.fingerprint in certificates
         )
-        known.add(certificate.fingerprint if certificate else "")
+        fingerprints.add(certificate.fingerprint if certificate else "")
         rows.append(_row(name, Purpose.TELEMETRY, str(path), certificate, live))
     for place, by_fingerprint in given.items():
         for fingerprint, certificate in by_fingerprint.items():
-            if fingerprint not in known:
-                known.add(fingerprint)
+            if fingerprint not in fingerprints:
+                fingerprints.add(fingerprint)
                 live = tuple(other for other, those in given.items() if fingerprint in those)
                 name = "ca" if certificate.use is CertificateUse.AUTHORITY else place
                 rows.append(_row(name, Purpose.TELEMETRY, None, certificate, live))
@@ -135,12 +135,12 @@ def telemetry_rows(
 def _given(observed: Observed) -> dict[str, dict[str, Certificate]]:
     """Return live certificates by fingerprint and place: a sibling, or the collector that CoreDNS saw."""
     by_place: dict[str, dict[str, Certificate]] = {}
-    for sibling, seen in observed.siblings.items():
-        given = certificates(sibling, seen.files)
-        if given and seen.probe and is_live(sibling, seen.files, seen.probe.live):
+    for sibling, state in observed.siblings.items():
+        given = certificates(sibling, state.files)
+        if given and state.probe and is_live(sibling, state.files, state.probe.live):
             readable = [certificate for pem in given if (certificate := _read(pem))]
             by_place[sibling.value] = {certificate.fingerprint: certificate for certificate in readable}
-        if seen.probe and (shown := seen.probe.collector):
+        if state.probe and (shown := state.probe.collector):
             by_place[COLLECTOR] = {shown.fingerprint: shown}
     return by_place
 

@@ -36,10 +36,10 @@ def leftovers(observed: Observed, desired: Desired | None) -> Leftovers:
 
 def live_version(observed: Observed, sibling: Sibling) -> str | None:
     """Return a sibling's live version, or None if its process has not reported every resource."""
-    seen = observed.siblings.get(sibling)
-    if seen is None or seen.probe is None or seen.probe.error or not seen.probe.live:
+    state = observed.siblings.get(sibling)
+    if state is None or state.probe is None or state.probe.error or not state.probe.live:
         return None
-    return version_of(seen.probe.live)
+    return version_of(state.probe.live)
 
 
 def live_rules(observed: Observed) -> Rules | None:

@@ -137,8 +137,8 @@ class SiblingStatus:
         cls, sibling: Sibling, observed: Observed, desired: Desired | None, network: str, verdict: Verdict
     ) -> "SiblingStatus":
         """Return a sibling's state. `network` is the name of the agent network."""
-        seen = observed.siblings.get(sibling)
-        container, probe = (seen.container, seen.probe) if seen else (None, None)
+        present = observed.siblings.get(sibling)
+        container, probe = (present.container, present.probe) if present else (None, None)
         names = {endpoint.address: name for name, endpoint in observed.attached.get(Role.AGENTS, {}).items()}
         return cls(
             name=sibling,
@@ -155,7 +155,7 @@ class SiblingStatus:
             address=(container.connected.get(network) or None) if container else None,
             since=(container.started or None) if container else None,
             live_version=live_version(observed, sibling),
-            resources=running(seen) if seen else None,
+            resources=running(present) if present else None,
             telemetry=probe.records if probe else None,
             limited=[
                 Limited(
@@ -282,7 +282,7 @@ class StatusDocument(Document):
         observed: Observed,
         project: str,
         now: float,
-        seen: Comparison | FirewallError,
+        result: Comparison | FirewallError,
         *,
         refusals: Sequence[tuple[Counted, str]] = (),
         further: Sequence[Advice] = (),
@@ -292,7 +292,7 @@ class StatusDocument(Document):
         `now` is in seconds since 1970. `refusals` are the last hour's, the latest last, with the name of the agent
         or sibling if known. `further` are warnings that a comparison lacks.
         """
-        compared, unread = (None, seen) if isinstance(seen, FirewallError) else (seen, None)
+        compared, unread = (None, result) if isinstance(result, FirewallError) else (result, None)
         desired, blueprint = (compared.desired, compared.blueprint) if compared else (None, None)
         resolver = judge.running_resolver(observed)
         if compared and desired:

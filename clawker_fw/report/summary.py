@@ -211,8 +211,8 @@ def _release(running: Build, desired: Build) -> str:
 
 def _version_change(finding: Finding) -> str:
     running, desired = finding.versions or (None, None)
-    known = running is not None and desired is not None and running != desired
-    return f"{_PROGRAMS[finding.sibling]} {running} → {desired}" if known else ""
+    differs = running is not None and desired is not None and running != desired
+    return f"{_PROGRAMS[finding.sibling]} {running} → {desired}" if differs else ""
 
 
 def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:

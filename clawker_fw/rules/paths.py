@@ -366,8 +366,8 @@ class Paths:
         """
         literal = [rule.path for rule in self.rules if not rule.denies and not rule.expression]
         refs = [f"/{repository.name}.git/info/refs?service=git-upload-pack" for repository in self.repositories]
-        wanted = ((method, path) for path in ("/", *literal, *refs) for method in methods or _SAFE_METHODS)
-        return next((request for request in wanted if self.decide(*request).reason is None), None)
+        requests = ((method, path) for path in ("/", *literal, *refs) for method in methods or _SAFE_METHODS)
+        return next((request for request in requests if self.decide(*request).reason is None), None)
 
     @property
     def allowances(self) -> Mapping[str, tuple[str, ...]]:
@@ -458,9 +458,9 @@ def also(paths: Paths, rule: PathRule) -> tuple[PathRule, ...]:
     """
     if rule.denies or rule.expression or not rule.methods:
         return (rule,)
-    known = {method for entry in (*paths.rules, rule) for method in entry.methods}
-    allowed = {method for method in known if paths.decide(method, rule.path).reason is None} | {*rule.methods}
+    methods = {method for entry in (*paths.rules, rule) for method in entry.methods}
+    allowed = {method for method in methods if paths.decide(method, rule.path).reason is None} | {*rule.methods}
     if paths.decide(ANY_METHOD, rule.path).reason is not None:
         return (PathRule(rule.path, tuple(sorted(allowed))),)
-    refused = tuple(sorted(known - allowed))
+    refused = tuple(sorted(methods - allowed))
     return (*([PathRule(rule.path, refused, denies=True)] if refused else []), PathRule(rule.path))

@@ -56,9 +56,9 @@ class Promise:
 
     def forbids(self, name: str, protocol: Protocol, port: int) -> bool:
         """Whether no rule may ever allow this connection."""
-        wanted = Policy(RuleSet((Rule(Destination(name, subtree=False), protocol, port),)))
+        policy = Policy(RuleSet((Rule(Destination(name, subtree=False), protocol, port),)))
         never = self.kind is PromiseKind.NEVER and self.covers(name)
-        return never and any(wanted.decide(name, *key).allowed for key in self.among([(protocol.transport, port)]))
+        return never and any(policy.decide(name, *key).allowed for key in self.among([(protocol.transport, port)]))
 
     def among(self, keys: Iterable[Key]) -> Iterator[Key]:
         """Yield the keys that the promise covers. Without a protocol, it covers the key's transport."""

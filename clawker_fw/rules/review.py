@@ -55,8 +55,8 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
         elif not rule.preset and rule.destination.name in denied and (over := _overriding(lasting, rule)):
             yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_instead(rule, over)}")
         elif ports := rules.proxy.refused_ports(rule) if rules.proxy else ():
-            listed = ", ".join(map(str, ports[:_MOST_SHOWN])) + ("…" if len(ports) > _MOST_SHOWN else "")
-            reason = f"needs port {listed}, which `upstream.connect_ports` lacks: the proxy may refuse it"
+            numbers = ", ".join(map(str, ports[:_MOST_SHOWN])) + ("…" if len(ports) > _MOST_SHOWN else "")
+            reason = f"needs port {numbers}, which `upstream.connect_ports` lacks: the proxy may refuse it"
             yield Remark(RemarkCode.CONNECT_PORT, rule, reason)
         elif rule.paths and (open_ := next(_without_slash(rule.paths), None)):
             reason = f"allows `{open_.written[1:]}/`: `{open_}` is for whole paths; add `/?` or `(?:/.*)?` to it"

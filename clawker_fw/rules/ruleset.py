@@ -62,23 +62,23 @@ class RuleSet:
             ConflictsError: when rules differ only in `allow_private` or paths, or use the same port of a name.
             TooManyError: when there are more rules or ports than a stack supports.
         """
-        seen: dict[object, Rule] = {}
+        rules_by_key: dict[object, Rule] = {}
         conflicts: list[Conflict] = []
         for rule in entries:
             key = (rule.destination, rule.protocol, rule.port, rule.last_port, rule.action)
-            other = seen.setdefault(key, rule)
+            other = rules_by_key.setdefault(key, rule)
             if other is rule:
                 continue
             if bool(other.preset) is not bool(rule.preset):
-                seen[key] = rule if other.preset else other
+                rules_by_key[key] = rule if other.preset else other
             elif _what(other) != _what(rule):
                 conflicts.append(_about_the_same(other, rule))
             elif ends(rule) > ends(other):
-                seen[key] = rule
-        conflicts += about_ports(seen.values())
+                rules_by_key[key] = rule
+        conflicts += about_ports(rules_by_key.values())
         if conflicts:
             raise ConflictsError(conflicts)
-        rules = cls(tuple(sorted(seen.values(), key=_order)))
+        rules = cls(tuple(sorted(rules_by_key.values(), key=_order)))
         for what, count, most in (
             ("rules", len(rules.rules), MOST_RULES),
             ("rules that inspect TLS", sum(rule.paths is not None for rule in rules.rules), MOST_INSPECTED),

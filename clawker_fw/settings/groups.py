@@ -45,11 +45,11 @@ def require_group(group: str, names: Sequence[str], source: str) -> None:
     if group in names:
         return
     near = difflib.get_close_matches(group, names, n=1)
-    listed = f"Its groups are: {', '.join(names)}." if names else "Add it below `groups:`, or leave out `--group`."
+    hint = f"Its groups are: {', '.join(names)}." if names else "Add it below `groups:`, or leave out `--group`."
     raise SettingsError(
         "group-unknown",
         f"{source} has no group {group}.",
-        hint=f"Did you mean `{near[0]}`?" if near else listed,
+        hint=f"Did you mean `{near[0]}`?" if near else hint,
     )
 
 

@@ -44,7 +44,7 @@ def _problem(
     sentence, hint = f"`{key}`: {details['msg'][0].lower()}{details['msg'][1:]}, not {details['input']!r}", ""
     match details["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            near = [known.rpartition(".")[2] for known in _siblings_of(location, model)]
+            near = [name.rpartition(".")[2] for name in _siblings_of(location, model)]
             sentence, hint = f"`{key}` is not a setting", did_you_mean(str(location[-1]), near, "")
         case "missing" if location == ("rules",):
             sentence = "`rules` is missing, so the allowed destinations are unknown"

@@ -102,12 +102,12 @@ def written(size: int) -> str:
     return str(size)
 
 
-def running(seen: ObservedSibling) -> Capacity | None:
+def running(sibling: ObservedSibling) -> Capacity | None:
     """Return the resources of an existing container, or None if they can't be read from it."""
-    shape = seen.container.shape
+    shape = sibling.container.shape
     words = {Sibling.ENVOY: " ".join(shape.command), Sibling.COREDNS: " ".join(shape.environment)}
-    match = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[seen.sibling])
+    match = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[sibling.sibling])
     with suppress(KeyError, TypeError, ValueError):
-        limits = read_record(seen.files[SIBLING].content)["limits"]
+        limits = read_record(sibling.files[SIBLING].content)["limits"]
         return Capacity(int(match[1]), shape.memory, int(limits["all_connections"])) if match else None
     return None

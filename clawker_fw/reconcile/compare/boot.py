@@ -33,7 +33,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     }
     folders = {path: FOLDER for path in running if path.startswith("/")}
     made = pair.applied.boot if pair.applied else {}
-    desired = {**pair.wanted.boot, **folders}
+    desired = {**pair.desired_sibling.boot, **folders}
     yield from file_findings(pair, Layer.BOOT, running, desired, made=made, action=Action.REPLACE)
     for path in sorted(KEPT - {COMMITTED}):
         like = AT_REST if path == SECRETS_AT_REST else RECORD

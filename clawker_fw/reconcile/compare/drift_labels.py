@@ -11,7 +11,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     """Yield the differences of a sibling's labels."""
     applied = pair.applied
     for label in labels.DRIFT_LABELS:
-        running, desired = pair.container.labels.get(label), pair.wanted.labels[label]
+        running, desired = pair.container.labels.get(label), pair.desired_sibling.labels[label]
         if running != desired:
             is_new = pair.by_another_release and applied is not None and label not in applied.labels
             made = running is not None or is_new

@@ -35,11 +35,13 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     """Compare the dynamic files (without their commit's version), their record and their copies."""
     running = {path: file.saying(plain(file.content)) for path, file in pair.files.items() if path.startswith(HOT)}
     commit = last_commit(pair.files)
-    hot = file_findings(pair, Layer.HOT, running, pair.wanted.hot, made=commit.files, action=Action.COMMIT)
+    hot = file_findings(
+        pair, Layer.HOT, running, pair.desired_sibling.hot, made=commit.files, action=Action.COMMIT
+    )
     differing = list(hot)
     yield from differing
-    digests = {path: file.digest for path, file in pair.wanted.hot.items()}
-    desired = CommitDigests(digests, pair.wanted.live)
+    digests = {path: file.digest for path, file in pair.desired_sibling.hot.items()}
+    desired = CommitDigests(digests, pair.desired_sibling.live)
     if not differing and commit != desired:
         # Another release may have recorded fewer resources, or other digests of what it made live.
         same_files = pair.by_another_release and commit.files == desired.files
@@ -55,7 +57,7 @@ def _copies(pair: SiblingPair, committed: Mapping[str, str]) -> Iterator[Finding
         copies |= {f"{GOOD}{hot}" for hot in committed}
     for path in sorted(copies):
         hot = path.removeprefix(GOOD)
-        file, desired, recorded = pair.files.get(path), pair.wanted.hot.get(hot), committed.get(hot)
+        file, desired, recorded = pair.files.get(path), pair.desired_sibling.hot.get(hot), committed.get(hot)
         digest = None if file is None else labels.digest(plain(file.content))
         if recorded != digest:
             hidden = any(version is not None and version.secret for version in (file, desired))

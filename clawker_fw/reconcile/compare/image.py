@@ -28,7 +28,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     A reference that was removed or moved while a container runs is loaded or pulled again. Only then can a
     reference by digest be compared by id.
     """
-    image = pair.wanted.image
+    image = pair.desired_sibling.image
     if other := image_difference(pair.observed, pair.container, image):
         both_bundled = image.bundled and pair.applied is not None and bool(pair.applied.image_ids)
         yield pair.finding(
@@ -70,7 +70,7 @@ def _ids(observed: Observed, image: Image) -> tuple[str, ...]:
 
 def _versions(pair: SiblingPair) -> tuple[str | None, str | None]:
     """Return the running and the desired version. Our CoreDNS's is its release, as its plugins may differ."""
-    image, applied, probe = pair.wanted.image, pair.applied, pair.probe
+    image, applied, probe = pair.desired_sibling.image, pair.applied, pair.probe
     ours = applied is not None and pair.container.image in applied.image_ids
     reported = versions.of_build(probe.build) if probe else None
     name = applied.image if applied and (ours or not applied.image_ids) else ""

@@ -63,7 +63,7 @@ def as_agents_see(pair: SiblingPair) -> Iterator[Finding]:
         or resolver.files.get(PROBER) != desired
     ):
         return
-    name = pair.wanted.sibling.value
+    name = pair.desired_sibling.sibling.value
     problems, dropped = resolver.probe.agents_see.get(name), name in resolver.probe.dropped
     if problems:
         action, cause = (Action.NONE, Cause.MACHINE) if dropped else (Action.REPLACE, None)
@@ -88,7 +88,7 @@ def _secrets(pair: SiblingPair) -> Iterator[Finding]:
 def _resources(pair: SiblingPair, probe: Probe) -> Iterator[Finding]:
     committed = last_commit(pair.files).live
     unknown = signing.SIGNED if probe.signer else ()
-    for resource, desired in pair.wanted.live.items():
+    for resource, desired in pair.desired_sibling.live.items():
         digest = probe.live.get(resource)
         if digest != desired and resource not in unknown:
             yield pair.finding(

@@ -28,10 +28,10 @@ class SiblingPair:
         self.probe = sibling.probe
         self.answers = sibling.answers
         self.secrets = secrets
-        self.wanted = desired.siblings[sibling.sibling]
+        self.desired_sibling = desired.siblings[sibling.sibling]
         self.applied = labels.read_applied(sibling.container.labels)
         made_by = sibling.container.labels.get(labels.STACK_BUILD_SHA)
-        self._same_release = made_by == self.wanted.labels[labels.STACK_BUILD_SHA]
+        self._same_release = made_by == self.desired_sibling.labels[labels.STACK_BUILD_SHA]
         self.by_another_release = self.applied is not None and bool(made_by) and not self._same_release
 
     @cached_property
@@ -44,7 +44,7 @@ class SiblingPair:
         """Why a value that is decided at the container's start differs: perhaps because of the Docker host."""
         if not self._same_release:
             return Cause.UPGRADE
-        before, now = self.applied.machine if self.applied else {}, self.wanted.from_machine
+        before, now = self.applied.machine if self.applied else {}, self.desired_sibling.from_machine
         resized = any(before[value] != now[value] for value in before.keys() & now.keys())
         return Cause.MACHINE if resized else Cause.SETTINGS
 
@@ -68,7 +68,9 @@ class SiblingPair:
         """
         usual = self._cause_at_start if layer in {Layer.SHAPE, Layer.BOOT} else self._cause
         decided = (cause or usual) if made else Cause.TAMPER
-        return Finding(self.wanted.sibling, layer, field, running, desired, decided, action, contents, versions)
+        return Finding(
+            self.desired_sibling.sibling, layer, field, running, desired, decided, action, contents, versions
+        )
 
     def made(self, running: object, recorded: object | None) -> bool:
         """Whether the running value is as recorded, or another release's record does not name it (None)."""
@@ -99,7 +101,7 @@ class SiblingPair:
     @property
     def taken_off(self) -> bool:
         """Whether the container has lost a network to which it can be reconnected at its recorded address."""
-        networks = self.wanted.shape.networks
+        networks = self.desired_sibling.shape.networks
         lost = networks.keys() - self.kept_networks.keys()
         able = self.container.status in {"running", "exited", "created"}
         return able and bool(lost) and all(f"{name}={networks[name]}" in self.recorded_networks for name in lost)

@@ -85,11 +85,11 @@ class RelayComparison:
         return {
             container.name
             for container in self.observed.listing
-            if container.name in self.wanted and not is_relay(container, project)
+            if container.name in self.specs and not is_relay(container, project)
         }
 
     @cached_property
-    def wanted(self) -> Mapping[str, ContainerSpec]:
+    def specs(self) -> Mapping[str, ContainerSpec]:
         """The desired relays, by name."""
         if self.network is None:
             return {}
@@ -115,11 +115,11 @@ class RelayComparison:
         for name in sorted(self._blocked):
             yield _finding(name, "not made by clawker-fw", "running", Cause.AGENT, Action.NONE)
         for name, relay in sorted(relays.items()):
-            if name in self.wanted:
-                yield from self._differences(relay, self.wanted[name])
+            if name in self.specs:
+                yield from self._differences(relay, self.specs[name])
             else:
                 yield _finding(name, relay.container.status, None, Cause.AGENT, Action.UNPUBLISH)
-        for name in sorted(self.wanted.keys() - relays.keys() - self._blocked):
+        for name in sorted(self.specs.keys() - relays.keys() - self._blocked):
             yield _finding(name, "missing", "running", Cause.AGENT, Action.PUBLISH)
         if self.network and (network := self.observed.publishing):
             recorded = recorded_fields(network, self.network)
@@ -132,7 +132,7 @@ class RelayComparison:
         fields = (finding.field for finding in findings if finding.action in RELAYING)
         names = {field.removeprefix(FIELD).partition(".")[0] for field in fields}
         again = _NETWORK in names
-        free = ((name, spec) for name, spec in sorted(self.wanted.items()) if name not in self._blocked)
+        free = ((name, spec) for name, spec in sorted(self.specs.items()) if name not in self._blocked)
         made = tuple(spec for name, spec in free if again or name in names)
         network = self.observed.publishing
         return RelayChanges(

@@ -13,7 +13,7 @@ from clawker_fw.stack import labels
 def findings(pair: SiblingPair) -> Iterator[Finding]:
     """Yield the differences of a sibling's shape, except its networks, which belong to its state."""
     for field, running, desired, made in shape_differences(
-        pair.observed, pair.container, pair.wanted.shape, unrecorded=pair.by_another_release
+        pair.observed, pair.container, pair.desired_sibling.shape, unrecorded=pair.by_another_release
     ):
         if field != "networks":
             yield pair.finding(Layer.SHAPE, field, running, desired, made=made, action=Action.REPLACE)

@@ -22,7 +22,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     yield from _name(pair)
     yield from _status(pair)
     yield from _networks(pair)
-    if pair.wanted.sibling is Sibling.COREDNS:
+    if pair.desired_sibling.sibling is Sibling.COREDNS:
         yield from _service_address(pair)
 
 
@@ -37,7 +37,7 @@ def health(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def _name(pair: SiblingPair) -> Iterator[Finding]:
-    name, *others = container_names(pair.desired.project, pair.wanted.sibling)
+    name, *others = container_names(pair.desired.project, pair.desired_sibling.sibling)
     if (running := pair.container.name) != name:
         yield pair.finding(
             Layer.STATE,
@@ -64,7 +64,7 @@ def _status(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def _networks(pair: SiblingPair) -> Iterator[Finding]:
-    running, desired = dict(pair.kept_networks), pair.wanted.shape.networks
+    running, desired = dict(pair.kept_networks), pair.desired_sibling.shape.networks
     if pair.container.running:
         for name, address in pair.container.connected.items():
             running[name] = running.get(name) or address

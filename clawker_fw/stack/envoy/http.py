@@ -264,7 +264,7 @@ def table(policy: Policy, requests_per_second: int) -> Json:
         if pattern != PAGE and any(protocol is Protocol.HTTP for protocol, _ in scope.own):
             denied = {key: rule for key, rule in scope.own.items() if rule.denies}
             hosts.setdefault((_ways(scope.allowed), _ports(denied)), []).append(pattern)
-    known = [
+    virtual_hosts = [
         {
             "name": " ".join([*map(str, allowed), *(f"{messages.DENIED_HTTP}-{port}" for port in denied)]),
             "domains": sorted(domains),
@@ -280,7 +280,7 @@ def table(policy: Policy, requests_per_second: int) -> Json:
         "@type": f"{messages.TYPES}.config.route.v3.RouteConfiguration",
         "name": TABLE,
         "virtual_hosts": [
-            *known,
+            *virtual_hosts,
             {"name": messages.TO_PAGE, "domains": [PAGE], "routes": [_page(), _refuse()]},
             *([{"name": "unobserved", "domains": unobserved, "routes": [_refuse()]}] if unobserved else []),
             {
